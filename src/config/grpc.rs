@@ -1,0 +1,66 @@
+//! The gRPC listener.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use serde::Deserialize;
+
+use super::{ConfigError, in_range};
+
+/// Settings of the gRPC edge.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct GrpcConfig {
+    /// Where to listen. Port 0 picks a free one. Default: `127.0.0.1:50051`.
+    pub addr: SocketAddr,
+    /// The largest message a client may send; refused on its declared length. 64 KiB to 1 GiB. Default: 32 MiB.
+    pub max_message_bytes: u64,
+    /// Calls under way on one connection. 1 to 1,000,000. Default: 1,024.
+    pub max_concurrent_streams: u32,
+    /// Connections in all; further ones wait to be accepted. 1 to 1,000,000. Default: 4,096.
+    pub max_connections: usize,
+    /// Requests of one ProduceStream that are worked on at a time; beyond it the stream waits. 1 to 65,536.
+    /// Default: 256.
+    pub produce_stream_in_flight: usize,
+    /// A quiet connection is asked for a sign of life this often, in ms. 1,000 to 86,400,000. Default: 60,000.
+    pub keepalive_interval_ms: u64,
+    /// How long to wait for that sign before the connection is closed, in ms. 1,000 to 3,600,000. Default: 20,000.
+    pub keepalive_timeout_ms: u64,
+    /// A stream whose reader takes nothing for so long is ended, in ms. 1,000 to 86,400,000. Default: 60,000.
+    pub stall_timeout_ms: u64,
+    /// At shutdown, how long calls under way may take to finish, in ms. 0 to 3,600,000. Default: 10,000.
+    pub shutdown_grace_ms: u64,
+}
+
+impl GrpcConfig {
+    /// Room for what a message holds besides a record batch.
+    pub const ENVELOPE_BYTES: u64 = 16 << 10;
+}
+
+impl Default for GrpcConfig {
+    fn default() -> Self {
+        Self {
+            addr: SocketAddr::from((Ipv4Addr::LOCALHOST, 50_051)),
+            max_message_bytes: 32 << 20,
+            max_concurrent_streams: 1_024,
+            max_connections: 4_096,
+            produce_stream_in_flight: 256,
+            keepalive_interval_ms: 60_000,
+            keepalive_timeout_ms: 20_000,
+            stall_timeout_ms: 60_000,
+            shutdown_grace_ms: 10_000,
+        }
+    }
+}
+
+impl GrpcConfig {
+    pub(super) fn validate(&self) -> Result<(), ConfigError> {
+        in_range("grpc.max_message_bytes", self.max_message_bytes, 64 << 10..=1 << 30)?;
+        in_range("grpc.max_concurrent_streams", self.max_concurrent_streams, 1..=1_000_000)?;
+        in_range("grpc.max_connections", self.max_connections, 1..=1_000_000)?;
+        in_range("grpc.produce_stream_in_flight", self.produce_stream_in_flight, 1..=65_536)?;
+        in_range("grpc.keepalive_interval_ms", self.keepalive_interval_ms, 1_000..=86_400_000)?;
+        in_range("grpc.keepalive_timeout_ms", self.keepalive_timeout_ms, 1_000..=3_600_000)?;
+        in_range("grpc.stall_timeout_ms", self.stall_timeout_ms, 1_000..=86_400_000)?;
+        in_range("grpc.shutdown_grace_ms", self.shutdown_grace_ms, 0..=3_600_000)
+    }
+}

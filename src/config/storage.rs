@@ -1,0 +1,75 @@
+//! How the log is written and read.
+
+use serde::Deserialize;
+
+use super::{ConfigError, in_range};
+
+/// Settings of the storage layer, for the whole data directory.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct StorageConfig {
+    /// Threads that write logs; partitions are spread over them. 1 to 64. Default: 2.
+    pub writer_threads: usize,
+    /// Written and not yet synced bytes that one log may have. 64 KiB to 1 GiB. Default: 32 MiB.
+    pub max_group_bytes: u64,
+    /// How the data directory is synced. Default: `auto`.
+    pub sync_method: SyncMethod,
+    /// How long records of a topic with `durability = os` may stay unsynced, in ms. 10 to 3,600,000. Default: 1,000.
+    pub flush_interval_ms: u64,
+    /// How often recovery points are written, in ms: bounds the work of a recovery. 100 to 3,600,000. Default: 30,000.
+    pub checkpoint_interval_ms: u64,
+    /// Memory that keeps what was appended last, for the whole broker. 0 to 1 TiB. Default: 256 MiB.
+    pub tail_cache_bytes: u64,
+    /// One offset index entry every so many bytes of log. 1 KiB to 1 MiB. Default: 4 KiB.
+    pub index_interval_bytes: u32,
+    /// The largest index file; a full one rolls the segment. 4 KiB to 256 MiB. Default: 10 MiB.
+    pub index_max_bytes: u32,
+    /// Threads that open and recover logs at the start. 1 to 64. Default: 4.
+    pub recovery_threads: usize,
+    /// Segments open for reading at a time, in all; more are opened as others are let go. 16 to 1,000,000.
+    /// Default: 4,096.
+    pub open_segments: usize,
+}
+
+/// How a group of written files is made durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SyncMethod {
+    /// `syncfs` for many files where it is known to be safe and measures cheaper, `fdatasync` otherwise.
+    Auto,
+    /// `fdatasync` of each file.
+    Fdatasync,
+    /// `syncfs` of the whole file system.
+    Syncfs,
+}
+
+impl Default for StorageConfig {
+    fn default() -> Self {
+        Self {
+            writer_threads: 2,
+            max_group_bytes: 32 << 20,
+            sync_method: SyncMethod::Auto,
+            flush_interval_ms: 1_000,
+            checkpoint_interval_ms: 30_000,
+            tail_cache_bytes: 256 << 20,
+            index_interval_bytes: 4 << 10,
+            index_max_bytes: 10 << 20,
+            recovery_threads: 4,
+            open_segments: 4_096,
+        }
+    }
+}
+
+impl StorageConfig {
+    pub(super) fn validate(&self) -> Result<(), ConfigError> {
+        in_range("storage.writer_threads", self.writer_threads, 1..=64)?;
+        in_range("storage.max_group_bytes", self.max_group_bytes, 64 << 10..=1 << 30)?;
+        in_range("storage.flush_interval_ms", self.flush_interval_ms, 10..=3_600_000)?;
+        in_range("storage.checkpoint_interval_ms", self.checkpoint_interval_ms, 100..=3_600_000)?;
+        in_range("storage.tail_cache_bytes", self.tail_cache_bytes, 0..=1 << 40)?;
+        in_range("storage.index_interval_bytes", self.index_interval_bytes, 1 << 10..=1 << 20)?;
+        in_range("storage.index_max_bytes", self.index_max_bytes, 4 << 10..=256 << 20)?;
+        in_range("storage.recovery_threads", self.recovery_threads, 1..=64)?;
+        in_range("storage.open_segments", self.open_segments, 16..=1_000_000)
+    }
+}
