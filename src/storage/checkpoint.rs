@@ -167,15 +167,27 @@ mod tests {
     fn any_log() -> impl Strategy<Value = (LogKey, LogCheckpoint)> {
         let offset = || (0i64..i64::MAX).prop_map(Offset::clamped);
         let time = || prop::option::of((0i64..i64::MAX, any::<u32>()));
-        ((any::<[u8; 16]>(), 0i32..10_000), offset(), (offset(), offset(), any::<u64>()), (any::<u64>(), any::<u64>(), time(), time()))
-            .prop_map(|((id, partition), log_start, (offset, segment, position), (offsets, times, newest, last))| {
-                let newest = newest
-                    .map(|(timestamp_ms, relative_offset)| TimeEntry { timestamp_ms, relative_offset });
-                let index = IndexResume { offsets, times, newest, last_entry_ms: last.map(|(ms, _)| ms) };
-                let recovery_point = Boundary { mark: Mark { offset, segment, position }, index };
-                let key = (TopicId::from_bytes(id), PartitionId::new(partition).unwrap());
-                (key, LogCheckpoint { log_start, recovery_point })
-            })
+        (
+            (any::<[u8; 16]>(), 0i32..10_000),
+            offset(),
+            (offset(), offset(), any::<u64>()),
+            (any::<u64>(), any::<u64>(), time(), time()),
+        )
+            .prop_map(
+                |(
+                    (id, partition),
+                    log_start,
+                    (offset, segment, position),
+                    (offsets, times, newest, last),
+                )| {
+                    let newest = newest
+                        .map(|(timestamp_ms, relative_offset)| TimeEntry { timestamp_ms, relative_offset });
+                    let index = IndexResume { offsets, times, newest, last_entry_ms: last.map(|(ms, _)| ms) };
+                    let recovery_point = Boundary { mark: Mark { offset, segment, position }, index };
+                    let key = (TopicId::from_bytes(id), PartitionId::new(partition).unwrap());
+                    (key, LogCheckpoint { log_start, recovery_point })
+                },
+            )
     }
 
     proptest! {

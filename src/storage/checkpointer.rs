@@ -126,7 +126,11 @@ impl Checkpointer {
         if let Some(segment) = segment.filter(|segment| segment.seal().is_none()) {
             let unflushed = segment.index().read().unflushed();
             if !unflushed.is_empty() {
-                files.extend(unflushed.write(&*view.fs, &segment.path("index"), &segment.path("timeindex"))?);
+                files.extend(unflushed.write(
+                    &*view.fs,
+                    &segment.path("index"),
+                    &segment.path("timeindex"),
+                )?);
                 segment.index().write().mark_flushed(&unflushed);
             }
         }

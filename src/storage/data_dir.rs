@@ -50,7 +50,9 @@ pub enum OpenError {
         source: io::Error,
     },
     /// It has other things in it, and no data of ours.
-    #[error("{dir} is not a data directory, and not empty (it has {found:?}): use an empty or a new directory")]
+    #[error(
+        "{dir} is not a data directory, and not empty (it has {found:?}): use an empty or a new directory"
+    )]
     NotOurs {
         /// The directory.
         dir: PathBuf,
@@ -58,7 +60,9 @@ pub enum OpenError {
         found: String,
     },
     /// A newer program has written it.
-    #[error("the data directory {dir} has format version {found}, this program knows {FORMAT_VERSION}: use a newer sagwan")]
+    #[error(
+        "the data directory {dir} has format version {found}, this program knows {FORMAT_VERSION}: use a newer sagwan"
+    )]
     NewerFormat {
         /// The directory.
         dir: PathBuf,
@@ -250,7 +254,8 @@ mod tests {
             std::fs::create_dir(dir.path().join(name)).unwrap();
         }
         std::fs::write(dir.path().join("unknown-0/file"), "kept").unwrap();
-        data.set_aside(&RealFs, 77, |path| path.ends_with("known-0") && !path.ends_with("unknown-0")).unwrap();
+        data.set_aside(&RealFs, 77, |path| path.ends_with("known-0") && !path.ends_with("unknown-0"))
+            .unwrap();
         assert!(!dir.path().join("unknown-0").exists());
         assert!(dir.path().join("known-0").exists() && dir.path().join(".hidden").exists());
         let kept = std::fs::read_to_string(dir.path().join(".set-aside/77/unknown-0/file")).unwrap();

@@ -101,8 +101,7 @@ mod tests {
         epochs.assign(LeaderEpoch(2), Offset::clamped(3));
         let bytes = epochs.encode();
         let body = small_file::decode(FileKind::LeaderEpochs, VERSION, &bytes).unwrap();
-        let expected =
-            [0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 3];
+        let expected = [0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 3];
         assert_eq!(body, expected);
         assert_eq!(LeaderEpochs::decode(body), Some(epochs));
     }

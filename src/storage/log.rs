@@ -224,7 +224,11 @@ impl Log {
             let mut base = next;
             if let Ok(view) = BatchView::parse(&batch) {
                 base = view.base_offset();
-                index.add(offset_entry(self.segment.base(), &view, self.position), size, view.max_timestamp());
+                index.add(
+                    offset_entry(self.segment.base(), &view, self.position),
+                    size,
+                    view.max_timestamp(),
+                );
             }
             if let Some(crcs) = &mut self.block_crcs {
                 crcs.update(&batch);
@@ -244,8 +248,7 @@ impl Log {
         self.view.add_in_flight(size_bytes);
         self.view.counters.appended_batches.add(batches.len() as u64);
         self.view.counters.appended_bytes.add(size_bytes);
-        let mark =
-            Mark { offset: self.next_offset, segment: self.segment.base(), position: self.position };
+        let mark = Mark { offset: self.next_offset, segment: self.segment.base(), position: self.position };
         let (view, segment) = (Arc::clone(&self.view), Arc::clone(&self.segment));
         Written { view, file, segment, end: Boundary { mark, index }, batches, size_bytes }
     }
@@ -358,8 +361,10 @@ impl Log {
 }
 
 fn append_error(path: PathBuf, error: &io::Error) -> AppendError {
-    let no_space =
-        matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge);
+    let no_space = matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
+    );
     if no_space {
         AppendError::NoSpace { path }
     } else {

@@ -279,14 +279,15 @@ impl LogView {
     ) -> Result<Option<T>, ReadError> {
         let segments = self.segments();
         let first = segments.partition_point(|segment| segment.base() <= offset).saturating_sub(1);
-        let outcome = segments.iter().enumerate().skip(first).try_for_each(|(i, segment)| match ask(segment) {
-            Ok(None) => ControlFlow::Continue(()),
-            Ok(Some(found)) => ControlFlow::Break(Ok(found)),
-            Err(error) => {
-                let next = segments.get(i + 1).map_or(self.durable_offset(), |next| next.base());
-                ControlFlow::Break(Err(self.read_error(error, offset.max(segment.base()), next)))
-            }
-        });
+        let outcome =
+            segments.iter().enumerate().skip(first).try_for_each(|(i, segment)| match ask(segment) {
+                Ok(None) => ControlFlow::Continue(()),
+                Ok(Some(found)) => ControlFlow::Break(Ok(found)),
+                Err(error) => {
+                    let next = segments.get(i + 1).map_or(self.durable_offset(), |next| next.base());
+                    ControlFlow::Break(Err(self.read_error(error, offset.max(segment.base()), next)))
+                }
+            });
         match outcome {
             ControlFlow::Continue(()) => Ok(None),
             ControlFlow::Break(found) => found.map(Some),

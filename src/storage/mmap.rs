@@ -60,9 +60,9 @@ fn populate(raw: &MmapRaw, start: usize, len: usize) -> io::Result<()> {
         // Before Linux 5.14 there is no such advice.
         Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
         // EFAULT: beyond the end of the file, or unreadable on the disk.
-        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::FAULT.raw_os_error()) => {
-            Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file is shorter than it was, or unreadable"))
-        }
+        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::FAULT.raw_os_error()) => Err(
+            io::Error::new(io::ErrorKind::UnexpectedEof, "the file is shorter than it was, or unreadable"),
+        ),
         Err(error) => Err(error),
     }
 }

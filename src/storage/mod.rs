@@ -66,6 +66,6 @@ pub use data_dir::{FORMAT_VERSION, OpenError};
 pub use handle::LogHandle;
 pub use store::Store;
 pub use types::{
-    Append, AppendDone, AppendError, Appended, Done, Durability, DurableListener, LogConfig, LogError, LogSpec,
-    LogState, LogStatus, OpenLogError, ReadBatches, ReadError, StorageStats, TimestampedOffset,
+    Append, AppendDone, AppendError, Appended, Done, Durability, DurableListener, LogConfig, LogError,
+    LogSpec, LogState, LogStatus, OpenLogError, ReadBatches, ReadError, StorageStats, TimestampedOffset,
 };

@@ -229,7 +229,8 @@ impl Recovery<'_> {
         for (i, base) in bases.iter().enumerate() {
             let is_last = i + 1 == bases.len();
             if *base != unsealed.end.mark.offset {
-                let detail = format!("begins with {base}, the one before ends with {}", unsealed.end.mark.offset);
+                let detail =
+                    format!("begins with {base}, the one before ends with {}", unsealed.end.mark.offset);
                 return Err(self.damaged(&file_name(*base, "log"), &detail));
             }
             let start = recovery_point.filter(|point| point.mark.segment == *base);
@@ -270,7 +271,9 @@ impl Recovery<'_> {
             ScanEnd::Invalid { detail } if !is_last || scanned.next < known_durable => {
                 return Err(self.damaged(&name, &format!("{detail}; offset {} on was durable", scanned.next)));
             }
-            ScanEnd::Invalid { detail } => self.cut_torn_tail(base, scanned.position, scanned.file_len, detail)?,
+            ScanEnd::Invalid { detail } => {
+                self.cut_torn_tail(base, scanned.position, scanned.file_len, detail)?
+            }
             ScanEnd::EndOfFile => {}
         }
         if is_last {

@@ -142,7 +142,12 @@ mod tests {
     use proptest::prelude::*;
 
     fn any_seal() -> impl Strategy<Value = Seal> {
-        (0i64..i64::MAX, 0i64..i64::MAX, prop::option::of(0i64..i64::MAX), prop::collection::vec(any::<u32>(), 0..5))
+        (
+            0i64..i64::MAX,
+            0i64..i64::MAX,
+            prop::option::of(0i64..i64::MAX),
+            prop::collection::vec(any::<u32>(), 0..5),
+        )
             .prop_map(|(base, next, max_timestamp_ms, block_crcs)| Seal {
                 base: Offset::clamped(base),
                 next: Offset::clamped(next),

@@ -205,7 +205,9 @@ impl Segment {
         for block in range.start / BLOCK_BYTES..range.end.div_ceil(BLOCK_BYTES) {
             let (word, bit) = ((block / 64) as usize, 1 << (block % 64));
             let (Some(word), Some(crc)) = (verified.get(word), seal.block_crcs.get(block as usize)) else {
-                return Err(SegmentError::Damaged { detail: format!("block {block} is not in the manifest") });
+                return Err(SegmentError::Damaged {
+                    detail: format!("block {block} is not in the manifest"),
+                });
             };
             if word.load(Ordering::Relaxed) & bit != 0 {
                 continue;
@@ -298,8 +300,9 @@ impl Segment {
     ) -> Result<Option<TimestampedOffset>, SegmentError> {
         let start = self.time_floor(timestamp_ms).max(from);
         let Some(mut walk) = self.walk_from(start, WINDOW_BYTES)? else { return Ok(None) };
-        let damaged =
-            |error: record::BatchError| SegmentError::Damaged { detail: format!("unreadable batch: {error}") };
+        let damaged = |error: record::BatchError| SegmentError::Damaged {
+            detail: format!("unreadable batch: {error}"),
+        };
         let mut scratch = Vec::new();
         while let Some(batch) = walk.batch()? {
             if batch.last_offset() >= below {
@@ -347,9 +350,11 @@ impl Segment {
     fn rebuild_index(self: &Arc<Self>) -> Result<(), SegmentError> {
         let mut index = self.index.read().same_interval();
         let mut walk = Walk::new(self, 0, self.visible_bytes(), WINDOW_BYTES);
+        let mut position = 0;
         while let Some(batch) = walk.batch()? {
-            let (size, position) = (batch.size_bytes() as u64, walk.position);
+            let size = batch.size_bytes() as u64;
             index.add(offset_entry(self.base, &batch, position), size, batch.max_timestamp());
+            position += size;
             walk.advance(size);
         }
         index.finish();

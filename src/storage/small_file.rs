@@ -93,8 +93,7 @@ pub(super) fn read(
     kind: FileKind,
     known: u8,
 ) -> Result<Option<Vec<u8>>, ReadFileError> {
-    let bytes =
-        read_whole(fs, path).map_err(|source| ReadFileError::Io { path: path.to_owned(), source })?;
+    let bytes = read_whole(fs, path).map_err(|source| ReadFileError::Io { path: path.to_owned(), source })?;
     let Some(bytes) = bytes else { return Ok(None) };
     match decode(kind, known, &bytes) {
         Ok(body) => Ok(Some(body.to_vec())),
@@ -127,12 +126,7 @@ fn temporary(dir: &Path, name: &str) -> PathBuf {
     dir.join(format!("{name}.tmp"))
 }
 
-fn write_temporary(
-    fs: &dyn Fs,
-    dir: &Path,
-    name: &str,
-    bytes: &[u8],
-) -> io::Result<Arc<dyn FsFile>> {
+fn write_temporary(fs: &dyn Fs, dir: &Path, name: &str, bytes: &[u8]) -> io::Result<Arc<dyn FsFile>> {
     let file = fs.open(&temporary(dir, name), OpenHow::Write)?;
     file.set_len(0)?;
     file.write_all_at(&[bytes], 0)?;
@@ -156,10 +150,7 @@ mod tests {
     #[test]
     fn a_newer_version_is_told_apart_from_damage() {
         let bytes = encode(FileKind::Seals, 2, b"body");
-        assert_eq!(
-            decode(FileKind::Seals, 1, &bytes),
-            Err(FrameError::NewerVersion { found: 2, known: 1 })
-        );
+        assert_eq!(decode(FileKind::Seals, 1, &bytes), Err(FrameError::NewerVersion { found: 2, known: 1 }));
         assert_eq!(decode(FileKind::Checkpoint, 2, &bytes), Err(FrameError::Damaged));
     }
 

@@ -218,9 +218,10 @@ impl Store {
         let path = self.dir().join(name);
         small_file::read(&*self.fs, &path, FileKind::Named, NAMED_FILE_VERSION).map_err(|error| match error {
             ReadFileError::Io { path, source } => LogError::Io { path, source: Arc::new(source) },
-            ReadFileError::Frame { path, source } => {
-                LogError::Io { path, source: Arc::new(io::Error::new(io::ErrorKind::InvalidData, source.to_string())) }
-            }
+            ReadFileError::Frame { path, source } => LogError::Io {
+                path,
+                source: Arc::new(io::Error::new(io::ErrorKind::InvalidData, source.to_string())),
+            },
         })
     }
 
@@ -255,7 +256,10 @@ impl Store {
 
     fn create_dir(&self, spec: &LogSpec, dir: &Path) -> io::Result<()> {
         if !self.fs.list(dir).unwrap_or_default().is_empty() {
-            return Err(io::Error::new(io::ErrorKind::AlreadyExists, format!("{} is there already", dir.display())));
+            return Err(io::Error::new(
+                io::ErrorKind::AlreadyExists,
+                format!("{} is there already", dir.display()),
+            ));
         }
         self.fs.create_dir(dir)?;
         let files = [
@@ -300,7 +304,10 @@ impl Store {
         let mark = Mark { offset: Offset::ZERO, segment: Offset::ZERO, position: 0 };
         let end = Boundary { mark, index: IndexResume::default() };
         let (log_start, segments, epochs) = (Offset::ZERO, vec![segment], LeaderEpochs::default());
-        self.add(spec, Recovered { dir, segments, unsealed: Vec::new(), log_start, end, epochs, scanned_bytes: None })
+        self.add(
+            spec,
+            Recovered { dir, segments, unsealed: Vec::new(), log_start, end, epochs, scanned_bytes: None },
+        )
     }
 
     /// Opens existing logs, several at a time, recovering those that need it; one result for each, in order. Blocks.
@@ -328,7 +335,11 @@ impl Store {
             path: self.log_dir(spec),
             detail: "its recovery did not finish".to_owned(),
         };
-        specs.iter().zip(results).map(|(spec, result)| result.into_inner().unwrap_or_else(|| Err(died(spec)))).collect()
+        specs
+            .iter()
+            .zip(results)
+            .map(|(spec, result)| result.into_inner().unwrap_or_else(|| Err(died(spec))))
+            .collect()
     }
 
     fn open_one(&self, spec: &LogSpec) -> Result<LogHandle, OpenLogError> {

@@ -166,7 +166,11 @@ impl Writer {
                     Some(bytes) => gathered += bytes,
                     None => stop = true,
                 }
-                next = if stop || gathered >= self.max_group_bytes { None } else { self.commands.try_recv().ok() };
+                next = if stop || gathered >= self.max_group_bytes {
+                    None
+                } else {
+                    self.commands.try_recv().ok()
+                };
             }
             for number in std::mem::take(&mut self.touched) {
                 self.write(number);

@@ -169,8 +169,7 @@ fn seal(fs: &dyn Fs, rolled: &Rolled) -> io::Result<()> {
 fn checksum_blocks(fs: &dyn Fs, rolled: &Rolled) -> io::Result<Vec<u32>> {
     let path = rolled.segment.log_path();
     let mut crcs = BlockCrcs::default();
-    let scanned =
-        scan(fs, &path, 0, rolled.segment.base(), |batch, _| crcs.update(batch.as_bytes()))?;
+    let scanned = scan(fs, &path, 0, rolled.segment.base(), |batch, _| crcs.update(batch.as_bytes()))?;
     match scanned.end {
         ScanEnd::EndOfFile if scanned.next == rolled.next => Ok(crcs.finish()),
         ScanEnd::EndOfFile => Err(io::Error::new(io::ErrorKind::InvalidData, "the segment has another end")),
