@@ -13,7 +13,7 @@ use super::checkpoint::{Boundary, LogCheckpoint, LogKey, Mark};
 use super::epochs::LeaderEpochs;
 use super::fs::{Fs, OpenHow};
 use super::identity;
-use super::index::SegmentIndex;
+use super::index::{IndexResume, OFFSET_ENTRY_BYTES, SegmentIndex, TIME_ENTRY_BYTES};
 use super::log::LogEnv;
 use super::scan::{ScanEnd, scan};
 use super::seals::{self, Seal};
@@ -174,14 +174,9 @@ impl Recovery<'_> {
     }
 
     fn sealed_segment(&self, seal: Seal) -> Arc<Segment> {
-        // How many entries there are is for the file to say; an index is only a hint.
-        let entries = |extension: &str, size: u64| {
-            let path = self.dir.join(file_name(seal.base, extension));
-            self.fs.file_len(&path).ok().flatten().unwrap_or(0) / size
-        };
-        let resume = super::index::IndexResume {
-            offsets: entries("index", super::index::OFFSET_ENTRY_BYTES),
-            times: entries("timeindex", super::index::TIME_ENTRY_BYTES),
+        let resume = IndexResume {
+            offsets: u64::from(seal.index_entries),
+            times: u64::from(seal.time_entries),
             newest: None,
             last_entry_ms: None,
         };
@@ -222,7 +217,7 @@ impl Recovery<'_> {
             complete: Vec::new(),
             end: Boundary {
                 mark: Mark { offset: sealed_end, segment: sealed_end, position: 0 },
-                index: super::index::IndexResume::default(),
+                index: IndexResume::default(),
             },
             scanned_bytes: 0,
         };
@@ -263,6 +258,10 @@ impl Recovery<'_> {
         })
         .map_err(|error| io_error(&path, &error))?;
         unsealed.scanned_bytes += scanned.position.saturating_sub(mark.position);
+        if scanned.file_len < mark.position {
+            let detail = format!("has {} bytes, and {} were durable", scanned.file_len, mark.position);
+            return Err(self.damaged(&name, &detail));
+        }
         match &scanned.end {
             ScanEnd::EndOfFile if scanned.next < known_durable && is_last => {
                 let detail = format!("ends with offset {}, but {known_durable} was durable", scanned.next);
@@ -299,8 +298,8 @@ impl Recovery<'_> {
             let len = self.fs.file_len(&self.dir.join(file_name(base, extension)));
             bytes == 0 || len.is_ok_and(|len| len >= Some(bytes))
         };
-        has("index", start.index.offsets * super::index::OFFSET_ENTRY_BYTES)
-            && has("timeindex", start.index.times * super::index::TIME_ENTRY_BYTES)
+        has("index", start.index.offsets * OFFSET_ENTRY_BYTES)
+            && has("timeindex", start.index.times * TIME_ENTRY_BYTES)
     }
 
     /// Keeps a copy of what follows the last valid batch, then cuts it off.

@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! base offset of the first segment that counts, sealed or not i64 | count u32, then for each segment, by base offset:
-//!   base offset i64 | next offset i64 | length u64 | largest timestamp i64 (-1: none) | blocks u32 | CRC-32 of each block u32
+//!   base offset i64 | next offset i64 | length u64 | largest timestamp i64 (-1: none)
+//!   offset index entries u32 | time index entries u32 | blocks u32 | CRC-32 of each block u32
 //! ```
 //! Big-endian, in the frame of [`super::small_file`]. A block is 1 MiB of the log file, the last one what is left.
 
@@ -33,6 +34,10 @@ pub(super) struct Seal {
     pub(super) len: u64,
     /// The largest timestamp of its records.
     pub(super) max_timestamp_ms: Option<i64>,
+    /// How many entries its offset index has.
+    pub(super) index_entries: u32,
+    /// How many entries its time index has.
+    pub(super) time_entries: u32,
     /// CRC-32 (IEEE) of each block of its log file.
     pub(super) block_crcs: Vec<u32>,
 }
@@ -56,6 +61,8 @@ pub(super) fn encode(first: Offset, seals: &[&Seal]) -> Vec<u8> {
         body.put_i64(seal.next.get());
         body.put_u64(seal.len);
         body.put_i64(seal.max_timestamp_ms.unwrap_or(-1));
+        body.put_u32(seal.index_entries);
+        body.put_u32(seal.time_entries);
         body.put_u32(seal.block_crcs.len() as u32);
         for crc in &seal.block_crcs {
             body.put_u32(*crc);
@@ -74,12 +81,13 @@ fn decode(mut body: &[u8]) -> Option<Manifest> {
         let next = Offset::new(body.try_get_i64().ok()?)?;
         let len = body.try_get_u64().ok()?;
         let max_timestamp_ms = Some(body.try_get_i64().ok()?).filter(|timestamp| *timestamp >= 0);
+        let (index_entries, time_entries) = (body.try_get_u32().ok()?, body.try_get_u32().ok()?);
         let blocks = body.try_get_u32().ok()?;
         if u64::from(blocks) != len.div_ceil(BLOCK_BYTES) {
             return None;
         }
         let block_crcs = (0..blocks).map(|_| body.try_get_u32().ok()).collect::<Option<_>>()?;
-        seals.push(Seal { base, next, len, max_timestamp_ms, block_crcs });
+        seals.push(Seal { base, next, len, max_timestamp_ms, index_entries, time_entries, block_crcs });
     }
     body.is_empty().then_some(Manifest { first, seals })
 }
@@ -153,6 +161,8 @@ mod tests {
                 next: Offset::clamped(next),
                 len: block_crcs.len() as u64 * BLOCK_BYTES,
                 max_timestamp_ms,
+                index_entries: base as u32,
+                time_entries: next as u32,
                 block_crcs,
             })
     }
@@ -179,13 +189,15 @@ mod tests {
             next: Offset::clamped(2),
             len: 3,
             max_timestamp_ms: None,
+            index_entries: 4,
+            time_entries: 5,
             block_crcs: vec![0xaabb_ccdd],
         };
         let body = [
             &[0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 1][..],
             &[0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 3],
             &[0xff; 8],
-            &[0, 0, 0, 1, 0xaa, 0xbb, 0xcc, 0xdd],
+            &[0, 0, 0, 4, 0, 0, 0, 5, 0, 0, 0, 1, 0xaa, 0xbb, 0xcc, 0xdd],
         ]
         .concat();
         assert_eq!(unframe(FileKind::Seals, VERSION, &encode(Offset::clamped(9), &[&seal])).unwrap(), body);

@@ -6,13 +6,13 @@
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 
-use super::fs::{Fs, OpenHow};
+use super::fs::{Fs, OpenHow, read_whole};
 use super::index::{Entry, FileEntries, OffsetEntry, SegmentIndex, TimeEntry};
 use super::mmap::Map;
 use super::open_segments::OpenSegments;
@@ -67,6 +67,8 @@ struct Sealed {
     seal: Seal,
     /// One bit a block: its checksum has been found right since the start.
     verified: Box<[AtomicU64]>,
+    /// The offset index has been looked through since the start.
+    index_checked: AtomicBool,
 }
 
 /// The maps of a segment in use.
@@ -136,7 +138,8 @@ impl Segment {
         let words = seal.block_crcs.len().div_ceil(64);
         let verified = (0..words).map(|_| AtomicU64::new(0)).collect();
         // Sealed twice is the same seal.
-        let _ = self.sealed.set(Sealed { seal, verified });
+        let index_checked = AtomicBool::new(false);
+        let _ = self.sealed.set(Sealed { seal, verified, index_checked });
         self.close();
     }
 
@@ -166,7 +169,7 @@ impl Segment {
         {
             return Ok(Arc::clone(open));
         }
-        let map_bytes = if self.sealed.get().is_some() { end } else { end.max(self.map_bytes) };
+        let map_bytes = self.seal().map_or(end.max(self.map_bytes), |seal| seal.len);
         let path = self.log_path();
         let log = (|| self.fs.open(&path, OpenHow::Read)?.map(map_bytes))()
             .map_err(|source| SegmentError::Io { path, source })?;
@@ -201,7 +204,7 @@ impl Segment {
     }
 
     fn verify_blocks(&self, open: &OpenSegment, range: &Range<u64>) -> Result<(), SegmentError> {
-        let Some(Sealed { seal, verified }) = self.sealed.get() else { return Ok(()) };
+        let Some(Sealed { seal, verified, .. }) = self.sealed.get() else { return Ok(()) };
         for block in range.start / BLOCK_BYTES..range.end.div_ceil(BLOCK_BYTES) {
             let (word, bit) = ((block / 64) as usize, 1 << (block % 64));
             let (Some(word), Some(crc)) = (verified.get(word), seal.block_crcs.get(block as usize)) else {
@@ -238,8 +241,26 @@ impl Segment {
                 return Ok(0);
             }
         }
+        self.check_index()?;
         let open = self.open(self.visible_bytes())?;
         Ok(open.index.last_before(before).map_or(0, |entry| u64::from(entry.position)))
+    }
+
+    /// Looks through the offset index of a sealed segment at its first use: one that is missing, short, or does not
+    /// ascend is made anew. Whether an entry is true shows when it is used.
+    fn check_index(self: &Arc<Self>) -> Result<(), SegmentError> {
+        let Some(sealed) = self.sealed.get() else { return Ok(()) };
+        if sealed.index_checked.swap(true, Ordering::Relaxed) {
+            return Ok(());
+        }
+        let entries = read_whole(&*self.fs, &self.path("index")).ok().flatten().map(Bytes::from);
+        let is_sound = entries.map(FileEntries).is_some_and(|entries| {
+            let all: Vec<OffsetEntry> = entries.all().collect();
+            entries.0.len() as u64 == u64::from(sealed.seal.index_entries) * OffsetEntry::BYTES
+                && all.last().is_none_or(|last| u64::from(last.position) < sealed.seal.len)
+                && all.is_sorted_by(|a, b| a.relative_offset < b.relative_offset && a.position < b.position)
+        });
+        if is_sound { Ok(()) } else { self.rebuild_index() }
     }
 
     /// Walks from the batch that holds `offset`, or the first one after it. `None` if there is none yet.
@@ -247,18 +268,18 @@ impl Segment {
         let end = self.visible_bytes();
         let position = self.floor(offset)?;
         match Walk::new(self, position, end, window).find(offset) {
-            Ok(found) => Ok(found),
-            Err(_) if position > 0 => {
-                // The index misled, or the log is damaged there: the log itself tells which.
-                tracing::warn!(path = %self.path("index").display(), %offset, "offset index disagrees with its log");
-                let found = Walk::new(self, 0, end, WINDOW_BYTES).find(offset)?;
-                if self.seal().is_some() {
-                    self.rebuild_index()?;
-                }
-                Ok(found)
-            }
-            Err(error) => Err(error),
+            Ok(None) | Err(_) if position > 0 => {}
+            found => return found,
         }
+        // The index misled, or the log is damaged there: the log itself tells which.
+        let found = Walk::new(self, 0, end, WINDOW_BYTES).find(offset)?;
+        if found.is_some() {
+            tracing::warn!(path = %self.path("index").display(), %offset, "offset index disagrees with its log");
+            if self.seal().is_some() {
+                self.rebuild_index()?;
+            }
+        }
+        Ok(found)
     }
 
     /// Whole batches from the one that holds `offset` on, at least one, then up to `max_bytes`; `None` if there is

@@ -150,8 +150,16 @@ fn seal(fs: &dyn Fs, rolled: &Rolled) -> io::Result<()> {
         Some(crcs) => crcs.clone(),
         None => checksum_blocks(fs, rolled)?,
     };
-    let max_timestamp_ms = segment.index().read().newest().map(|newest| newest.timestamp_ms);
-    let seal = Seal { base: segment.base(), next: *next, len: *len, max_timestamp_ms, block_crcs };
+    let index = segment.index().read().to_resume();
+    let seal = Seal {
+        base: segment.base(),
+        next: *next,
+        len: *len,
+        max_timestamp_ms: index.newest.map(|newest| newest.timestamp_ms),
+        index_entries: index.offsets as u32,
+        time_entries: index.times as u32,
+        block_crcs,
+    };
     let segments = view.segments();
     let mut sealed: Vec<&Seal> = segments.iter().filter_map(|segment| segment.seal()).collect();
     sealed.push(&seal);
