@@ -14,7 +14,7 @@ use tonic_types::{ErrorDetails, StatusExt};
 use crate::broker::BrokerError;
 use crate::group::GroupError;
 use crate::proto;
-use crate::record::BatchError;
+use crate::record::{BatchError, UnsupportedBatch};
 use crate::types::{InvalidGroupName, InvalidTopicName, Offset, PartitionId, TopicName};
 
 /// The domain of every `google.rpc.ErrorInfo`.
@@ -133,9 +133,18 @@ fn batch_failure(topic: &TopicName, partition: PartitionId, message: String, err
             ],
         ),
         BatchError::Unsupported(feature) => {
-            Failure::new(Code::Unimplemented, "UNSUPPORTED_FEATURE", message, vec![("feature", feature)])
+            Failure::new(Code::Unimplemented, "UNSUPPORTED_FEATURE", message, vec![("feature", feature_name(feature))])
         }
     }
+}
+
+/// A feature by a name that programs can tell.
+fn feature_name(feature: UnsupportedBatch) -> String {
+    match feature {
+        UnsupportedBatch::Transactional => "transactions",
+        UnsupportedBatch::ProducerId { .. } => "idempotent_producer",
+    }
+    .to_owned()
 }
 
 impl From<BrokerError> for Failure {
