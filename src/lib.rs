@@ -1,8 +1,12 @@
 //! Sagwan: a Kafka-style partitioned commit-log server.
 
+pub mod broker;
+pub mod cli;
+pub mod client;
 pub mod clock;
 pub mod config;
+pub mod group;
 pub mod proto;
-pub mod types;
+pub mod record;
 pub mod storage;
-pub mod record; pub mod broker; pub mod group;
+pub mod types;
