@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use storage_tests::command::{run, succeed};
+use storage_tests::command::succeed;
 use storage_tests::process::ServerProcess;
 use tempfile::TempDir;
 
@@ -139,14 +139,4 @@ fn a_text_comes_back_at_once_after_a_restart_and_after_kill_9() {
     succeed(archive.server.cli(["produce", "plain"]).arg(line));
     let tail = succeed(&mut archive.server.cli(["consume", "plain", "--from", &next, "--exit-at-end"]));
     assert_eq!(String::from_utf8_lossy(&tail), "and on\n");
-}
-
-#[test]
-fn a_second_server_on_the_same_directory_is_refused_by_name() {
-    let directory = TempDir::new().expect("a temporary directory");
-    let server = ServerProcess::start(PROGRAM, directory.path());
-    let mut second = server.cli(["serve", "--grpc-addr", "127.0.0.1:0", "--data-dir"]);
-    let second = run(second.arg(directory.path()));
-    assert!(!second.status.success());
-    assert!(second.stderr.contains(&directory.path().display().to_string()), "{}", second.stderr);
 }
