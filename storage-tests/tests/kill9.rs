@@ -67,7 +67,7 @@ impl Writer {
                 let name = format!("{}/{}/{index}:", batch.writer, batch.number);
                 let padding = std::iter::repeat_with(|| self.random.alphanumeric());
                 let bytes = match self.random.u32(0..100) {
-                    0 => self.random.usize(0..200_000),
+                    0 => self.random.usize(0..50_000),
                     _ => self.random.usize(0..1_000),
                 };
                 Bytes::from(name.chars().chain(padding.take(bytes)).collect::<String>())
@@ -239,7 +239,7 @@ async fn every_acknowledged_record_survives_kill_9() {
     let mut admin = AdminServiceClient::new(connect(&server).await);
     for (topic, durability) in TOPICS {
         // Small segments: the kills fall on rolls too.
-        let config = [("durability", durability), ("segment_bytes", "1048576")];
+        let config = [("durability", durability), ("segment_bytes", "2097152")];
         let request = CreateTopicRequest {
             name: topic.to_owned(),
             partitions: Some(PARTITIONS),
