@@ -27,9 +27,9 @@ use sagwan::proto::log_service_client::LogServiceClient;
 use sagwan::proto::log_service_server::{LogService, LogServiceServer};
 use sagwan::proto::produce_stream_response::Outcome;
 use sagwan::proto::{
-    CreateTopicRequest, DeleteRecordsPartition, DeleteRecordsRequest, FetchRequest, FetchResponse, FetchStreamRequest,
-    FetchStreamResponse, ListOffsetsRequest, ListOffsetsResponse, ProduceRequest, ProduceResponse, ProduceResult,
-    ProduceStreamRequest, ProduceStreamResponse,
+    CreateTopicRequest, DeleteRecordsPartition, DeleteRecordsRequest, FetchRequest, FetchResponse,
+    FetchStreamRequest, FetchStreamResponse, ListOffsetsRequest, ListOffsetsResponse, ProduceRequest,
+    ProduceResponse, ProduceResult, ProduceStreamRequest, ProduceStreamResponse,
 };
 use sagwan::record::{BatchBuilder, BatchOptions};
 use sagwan::server::Server;
@@ -120,13 +120,19 @@ struct ProduceStream<'a> {
 }
 
 impl<'a> ProduceStream<'a> {
-    fn open(name: &'static str, runtime: &'a Runtime, address: SocketAddr, topic: Option<(&'static str, &str)>) -> Self {
+    fn open(
+        name: &'static str,
+        runtime: &'a Runtime,
+        address: SocketAddr,
+        topic: Option<(&'static str, &str)>,
+    ) -> Self {
         let (requests, queue) = mpsc::channel(16);
         let (channel, answers) = runtime.block_on(async {
             let endpoint = Channel::from_shared(format!("http://{address}")).expect("a URL");
             let channel = endpoint.connect().await.expect("a server that is ready");
             if let Some((topic, durability)) = topic {
-                let config = [("durability", durability.to_owned()), ("segment_bytes", SEGMENT_BYTES.to_string())];
+                let config =
+                    [("durability", durability.to_owned()), ("segment_bytes", SEGMENT_BYTES.to_string())];
                 let request = CreateTopicRequest {
                     name: topic.to_owned(),
                     partitions: Some(1),
@@ -211,8 +217,18 @@ fn produce(criterion: &mut Criterion) {
     let broker = server.grpc_addr();
     {
         let contenders: &mut [Box<dyn Contender + '_>] = &mut [
-            Box::new(ProduceStream::open("broker, durability = fsync", &runtime, broker, Some(("synced", "fsync")))),
-            Box::new(ProduceStream::open("broker, durability = os", &runtime, broker, Some(("cached", "os")))),
+            Box::new(ProduceStream::open(
+                "broker, durability = fsync",
+                &runtime,
+                broker,
+                Some(("synced", "fsync")),
+            )),
+            Box::new(ProduceStream::open(
+                "broker, durability = os",
+                &runtime,
+                broker,
+                Some(("cached", "os")),
+            )),
             Box::new(ProduceStream::open("bare tonic service", &runtime, bare, None)),
         ];
         let bytes = BATCHES_PER_ROUND * batch().len() as u64;

@@ -63,8 +63,10 @@ fn round(contenders: &mut [Box<dyn Contender + '_>], number: usize) -> Vec<Durat
 
 /// Prints what share of each baseline's throughput each of the others reaches.
 fn report(contenders: &[Box<dyn Contender + '_>], rounds: &[Vec<Duration>]) {
-    for (index, contender) in contenders.iter().enumerate().filter(|(_, contender)| !contender.is_baseline()) {
-        for (base, baseline) in contenders.iter().enumerate().filter(|(_, contender)| contender.is_baseline()) {
+    for (index, contender) in contenders.iter().enumerate().filter(|(_, contender)| !contender.is_baseline())
+    {
+        for (base, baseline) in contenders.iter().enumerate().filter(|(_, contender)| contender.is_baseline())
+        {
             let mut shares: Vec<f64> =
                 rounds.iter().map(|times| times[base].as_secs_f64() / times[index].as_secs_f64()).collect();
             shares.sort_by(f64::total_cmp);

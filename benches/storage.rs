@@ -139,9 +139,12 @@ impl Contender for LogAppend {
         if self.untrimmed_bytes > TRIM_BYTES {
             let (sender, done) = mpsc::channel();
             let log = &self.one.log;
-            log.delete_records(log.durable_offset(), Box::new(move |outcome| {
-                let _ = sender.send(outcome);
-            }));
+            log.delete_records(
+                log.durable_offset(),
+                Box::new(move |outcome| {
+                    let _ = sender.send(outcome);
+                }),
+            );
             done.recv().expect("an answer").expect("old records are deleted");
             self.untrimmed_bytes = 0;
         }
@@ -260,7 +263,8 @@ impl LogRead {
     fn new(name: &'static str, from_tail: bool) -> Self {
         let batch = batch();
         let tail_cache_bytes = if from_tail { 4 * (READ_BATCHES * batch.len()) as u64 } else { 0 };
-        let one = OneLog::create(Durability::Os, &StorageConfig { tail_cache_bytes, ..StorageConfig::default() });
+        let one =
+            OneLog::create(Durability::Os, &StorageConfig { tail_cache_bytes, ..StorageConfig::default() });
         one.append((0..READ_BATCHES).map(|_| batch.clone()));
         Self { name, one, from_tail, next: 0, buffer: vec![0; batch.len()] }
     }

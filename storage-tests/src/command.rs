@@ -30,8 +30,7 @@ pub fn run(command: &mut Command) -> Finished {
     let mut child = command.spawn().unwrap_or_else(|error| panic!("cannot start {shown}: {error}"));
     let stdout = drain(child.stdout.take());
     let stderr = drain(child.stderr.take());
-    let outputs =
-        stdout.recv_timeout(LIMIT).and_then(|stdout| Ok((stdout, stderr.recv_timeout(LIMIT)?)));
+    let outputs = stdout.recv_timeout(LIMIT).and_then(|stdout| Ok((stdout, stderr.recv_timeout(LIMIT)?)));
     let Ok((stdout, stderr)) = outputs else {
         // Kill what never ends, or it outlives the test.
         let killed = child.kill().and_then(|()| child.wait());

@@ -202,8 +202,14 @@ mod tests {
 
     #[test]
     fn an_unacknowledged_batch_may_be_whole_or_absent() {
-        assert_eq!(ledger().settle(&log("ab")), Ok(Settled { batches: 1, survived_unacknowledged: 0, absent: 1 }));
-        assert_eq!(ledger().settle(&log("abcd")), Ok(Settled { batches: 2, survived_unacknowledged: 1, absent: 0 }));
+        assert_eq!(
+            ledger().settle(&log("ab")),
+            Ok(Settled { batches: 1, survived_unacknowledged: 0, absent: 1 })
+        );
+        assert_eq!(
+            ledger().settle(&log("abcd")),
+            Ok(Settled { batches: 2, survived_unacknowledged: 1, absent: 0 })
+        );
     }
 
     #[test]

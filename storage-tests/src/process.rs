@@ -112,7 +112,10 @@ impl ServerProcess {
     /// If it is still running, or is not ready within a minute.
     pub fn restart(&mut self) {
         let ended = self.child.try_wait();
-        assert!(matches!(ended, Ok(Some(_))), "the server is to be ended before it is started again: {ended:?}");
+        assert!(
+            matches!(ended, Ok(Some(_))),
+            "the server is to be ended before it is started again: {ended:?}"
+        );
         (self.child, self.address, self.alive) = spawn(&self.program, &self.data_dir, self.config.as_deref());
     }
 }

@@ -54,7 +54,8 @@ pub fn shell_commands(block: &str) -> Vec<String> {
 mod tests {
     use super::*;
 
-    const PAGE: &str = "# Page\n```sh\na \\\n  b\n# c\n\nd\n```\ntext\n```rust,no_run\nfn main() {}\n```\n```sh\ne\n```\n";
+    const PAGE: &str =
+        "# Page\n```sh\na \\\n  b\n# c\n\nd\n```\ntext\n```rust,no_run\nfn main() {}\n```\n```sh\ne\n```\n";
 
     #[test]
     fn blocks_are_found_by_language() {

@@ -212,7 +212,8 @@ async fn settle(server: &ServerProcess, targets: &[Arc<Target>]) -> Settled {
     for target in targets {
         let records = read_all(channel.clone(), target).await;
         let settled = target.ledger().settle(&records);
-        let settled = settled.unwrap_or_else(|breach| panic!("{}-{}: {breach:?}", target.topic, target.partition));
+        let settled =
+            settled.unwrap_or_else(|breach| panic!("{}-{}: {breach:?}", target.topic, target.partition));
         sum.batches += settled.batches;
         sum.survived_unacknowledged += settled.survived_unacknowledged;
         sum.absent += settled.absent;
@@ -247,9 +248,9 @@ async fn every_acknowledged_record_survives_kill_9() {
             validate_only: false,
         };
         admin.create_topic(request).await.expect("a topic is created");
-        targets.extend((0..PARTITIONS).map(|partition| {
-            Arc::new(Target { topic, partition, ledger: Mutex::default() })
-        }));
+        targets.extend(
+            (0..PARTITIONS).map(|partition| Arc::new(Target { topic, partition, ledger: Mutex::default() })),
+        );
     }
 
     let acks = Arc::new(Semaphore::new(0));

@@ -61,8 +61,12 @@ struct Contract {
 impl Contract {
     fn of_the_server() -> Self {
         let files = FileDescriptorSet::decode(sagwan::proto::DESCRIPTORS).expect("valid descriptors");
-        let mut contract =
-            Self { messages: HashMap::new(), enums: HashMap::new(), methods: HashMap::new(), services: Vec::new() };
+        let mut contract = Self {
+            messages: HashMap::new(),
+            enums: HashMap::new(),
+            methods: HashMap::new(),
+            services: Vec::new(),
+        };
         for file in files.file {
             let package = file.package().to_owned();
             for message in file.message_type {

@@ -13,7 +13,7 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_sagwan-under-test");
 const TEXT_BYTES: usize = 12 << 20;
 const KEYS: u64 = 1_000;
 const WORDS: [&str; 12] = [
-    "sagwan", "史官", "wrote", "what", "the king", "said,", "and", "no one", "could", "alter", "it;", "기록"
+    "sagwan", "史官", "wrote", "what", "the king", "said,", "and", "no one", "could", "alter", "it;", "기록",
 ];
 
 /// A server with two topics that hold the same kind of text: `plain` with one partition, `keyed` with eight.
@@ -57,7 +57,11 @@ impl Archive {
         let (found, written) = (by_key(&keyed), by_key(&self.keyed));
         assert_eq!(found.len(), written.len(), "{when}: the number of keys");
         for (key, lines) in written {
-            assert!(found.get(key) == Some(&lines), "{when}: the lines of key {}", String::from_utf8_lossy(key));
+            assert!(
+                found.get(key) == Some(&lines),
+                "{when}: the lines of key {}",
+                String::from_utf8_lossy(key)
+            );
         }
     }
 }
