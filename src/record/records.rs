@@ -1,0 +1,144 @@
+//! Reading records one by one, with nothing allocated for any of them.
+
+use std::iter::FusedIterator;
+
+use super::error::{BatchError, CorruptBatch, RecordFault};
+use super::varint::Cursor;
+use crate::types::Offset;
+
+/// What a batch's header says of its records.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RecordsHeader {
+    pub(super) base_offset: i64,
+    pub(super) last_offset_delta: i32,
+    pub(super) base_timestamp: i64,
+    /// The timestamp of them all, under log-append time.
+    pub(super) log_append_time_ms: Option<i64>,
+    pub(super) count: u32,
+}
+
+/// The records of a batch in their order; ends after the first error.
+///
+/// Offsets increase and stay within the batch, but need not be consecutive: those of a compacted batch are not.
+#[derive(Debug, Clone)]
+pub struct Records<'a> {
+    header: RecordsHeader,
+    cursor: Cursor<'a>,
+    index: u32,
+    /// The least that the next record's offset delta can be.
+    next_delta: i64,
+    done: bool,
+}
+
+impl<'a> Records<'a> {
+    pub(super) fn new(header: RecordsHeader, unpacked: &'a [u8]) -> Self {
+        Self { header, cursor: Cursor::new(unpacked), index: 0, next_delta: 0, done: false }
+    }
+
+    fn record(&mut self) -> Result<RecordView<'a>, RecordFault> {
+        let length = self.cursor.length()?;
+        let mut fields = Cursor::new(self.cursor.take(length)?);
+        // The attributes of a record have no meaning yet: whoever gives them one will want to see them pass.
+        fields.byte()?;
+        let timestamp_delta = fields.varlong()?;
+        let offset_delta = i64::from(fields.varint()?);
+        let key = fields.nullable()?;
+        let value = fields.nullable()?;
+        let header_count = fields.length()?;
+        let headers = fields;
+        for _ in 0..header_count {
+            read_header(&mut fields)?;
+        }
+        if !fields.rest().is_empty() {
+            return Err(RecordFault::TrailingBytes { bytes: fields.rest().len() });
+        }
+
+        if offset_delta < self.next_delta || offset_delta > i64::from(self.header.last_offset_delta) {
+            return Err(RecordFault::OffsetDelta { found: offset_delta, expected: self.next_delta });
+        }
+        self.next_delta = offset_delta + 1;
+        let of_record = || self.header.base_timestamp.checked_add(timestamp_delta);
+        let timestamp_ms =
+            self.header.log_append_time_ms.or_else(of_record).ok_or(RecordFault::TimestampRange)?;
+        let offset = Offset::clamped(self.header.base_offset.saturating_add(offset_delta));
+        Ok(RecordView { offset, timestamp_ms, key, value, headers, header_count })
+    }
+}
+
+impl<'a> Iterator for Records<'a> {
+    type Item = Result<RecordView<'a>, BatchError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.done {
+            return None;
+        }
+        if self.index == self.header.count {
+            self.done = true;
+            let bytes = self.cursor.rest().len();
+            return (bytes > 0).then(|| Err(CorruptBatch::BytesAfterRecords { bytes }.into()));
+        }
+        let record = self.record();
+        self.done = record.is_err();
+        let index = self.index;
+        self.index += 1;
+        Some(record.map_err(|fault| CorruptBatch::Record { index, fault }.into()))
+    }
+}
+
+impl FusedIterator for Records<'_> {}
+
+/// A record, borrowed from its batch or from what that was unpacked into.
+#[derive(Debug, Clone, Copy)]
+pub struct RecordView<'a> {
+    /// Its place in the partition; counted from the batch's base offset, so from 0 before the broker set that.
+    pub offset: Offset,
+    /// Milliseconds since the Unix epoch; -1 for none.
+    pub timestamp_ms: i64,
+    /// The key, if it has one.
+    pub key: Option<&'a [u8]>,
+    /// The value, if it has one: without it, the record is a tombstone for its key.
+    pub value: Option<&'a [u8]>,
+    headers: Cursor<'a>,
+    header_count: usize,
+}
+
+impl<'a> RecordView<'a> {
+    /// The headers in their order; a key can come more than once.
+    pub fn headers(&self) -> Headers<'a> {
+        Headers { cursor: self.headers, remaining: self.header_count }
+    }
+
+    /// How many headers there are.
+    pub fn header_count(&self) -> usize {
+        self.header_count
+    }
+}
+
+/// The headers of a record as (key, value). They were checked with their record, so none fails here.
+#[derive(Debug, Clone)]
+pub struct Headers<'a> {
+    cursor: Cursor<'a>,
+    remaining: usize,
+}
+
+impl<'a> Iterator for Headers<'a> {
+    type Item = (&'a str, Option<&'a [u8]>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.remaining = self.remaining.checked_sub(1)?;
+        read_header(&mut self.cursor).ok()
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.remaining, Some(self.remaining))
+    }
+}
+
+impl ExactSizeIterator for Headers<'_> {}
+impl FusedIterator for Headers<'_> {}
+
+fn read_header<'a>(cursor: &mut Cursor<'a>) -> Result<(&'a str, Option<&'a [u8]>), RecordFault> {
+    let key_len = cursor.length()?;
+    let key = std::str::from_utf8(cursor.take(key_len)?).map_err(|_| RecordFault::HeaderKey)?;
+    Ok((key, cursor.nullable()?))
+}
