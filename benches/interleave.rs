@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use criterion::{Criterion, Throughput};
 
 /// One way to do the work of a group.
-pub trait Contender {
+pub(crate) trait Contender {
     /// How it is called in the report.
     fn name(&self) -> &'static str;
     /// What it is measured against, and not what is measured.
@@ -21,7 +21,7 @@ pub trait Contender {
 }
 
 /// Measures the contenders; each one's work moves `bytes`.
-pub fn compare(
+pub(crate) fn compare(
     criterion: &mut Criterion,
     group_name: &str,
     bytes: u64,

@@ -65,12 +65,12 @@ impl Writer {
         let values: Vec<Bytes> = (0..count)
             .map(|index| {
                 let name = format!("{}/{}/{index}:", batch.writer, batch.number);
-                let padding = std::iter::repeat_with(|| self.random.alphanumeric());
                 let bytes = match self.random.u32(0..100) {
                     0 => self.random.usize(0..50_000),
                     _ => self.random.usize(0..1_000),
                 };
-                Bytes::from(name.chars().chain(padding.take(bytes)).collect::<String>())
+                let padding = std::iter::repeat_with(|| self.random.alphanumeric()).take(bytes);
+                Bytes::from(name.chars().chain(padding).collect::<String>())
             })
             .collect();
         self.target.ledger().sent(batch, values.clone());

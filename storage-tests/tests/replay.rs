@@ -138,7 +138,7 @@ fn a_text_comes_back_at_once_after_a_restart_and_after_kill_9() {
     archive.check("after kill -9");
 
     // The log goes on where it ended.
-    let next = archive.plain.iter().filter(|&&byte| byte == b'\n').count().to_string();
+    let next = archive.plain.split_inclusive(|&byte| byte == b'\n').count().to_string();
     let line = archive.file("line", b"and on\n");
     succeed(archive.server.cli(["produce", "plain"]).arg(line));
     let tail = succeed(&mut archive.server.cli(["consume", "plain", "--from", &next, "--exit-at-end"]));
