@@ -124,6 +124,11 @@ impl TopicName {
         &self.0
     }
 
+    /// [`OFFSETS_TOPIC`].
+    pub fn offsets() -> Self {
+        Self(OFFSETS_TOPIC.into())
+    }
+
     /// Whether the broker keeps its own state there.
     pub fn is_internal(&self) -> bool {
         self.as_str() == OFFSETS_TOPIC

@@ -1,0 +1,175 @@
+//! One log, the mark its readers wait on, and its errors in a topic's words.
+//!
+//! The high watermark is derived from the log's durable offset: today the two are equal, with replicas it is the least of
+//! theirs. The store tells of every move on a thread of its own; the mark carries it to the readers that wait.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::sync::watch;
+
+use super::error::BrokerError;
+use crate::storage::{AppendError, LogError, LogHandle, LogState, ReadBatches, ReadError};
+use crate::types::{Offset, PartitionId, TopicName};
+
+/// What waiting readers wait for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Mark {
+    /// One past the last offset readers may see.
+    pub(super) high_watermark: Offset,
+    /// The topic is gone, and nothing more will come.
+    pub(super) deleted: bool,
+}
+
+/// One partition with an open log.
+#[derive(Debug)]
+pub(super) struct Partition {
+    topic: TopicName,
+    id: PartitionId,
+    log: LogHandle,
+    mark: Arc<watch::Sender<Mark>>,
+    /// Set by the first append the log refuses for good: until the next start it will refuse them all.
+    read_only: AtomicBool,
+}
+
+impl Partition {
+    /// Takes over an open log and listens to it.
+    pub(super) fn new(topic: TopicName, id: PartitionId, log: LogHandle) -> Self {
+        let mark =
+            Arc::new(watch::Sender::new(Mark { high_watermark: log.durable_offset(), deleted: false }));
+        let moved = Arc::clone(&mark);
+        log.listen(Arc::new(move |durable_offset| {
+            moved.send_if_modified(|mark| {
+                let ahead = durable_offset > mark.high_watermark;
+                mark.high_watermark = mark.high_watermark.max(durable_offset);
+                ahead
+            });
+        }));
+        let read_only = AtomicBool::new(log.status().state != LogState::Online);
+        Self { topic, id, log, mark, read_only }
+    }
+
+    pub(super) fn topic(&self) -> &TopicName {
+        &self.topic
+    }
+
+    pub(super) fn id(&self) -> PartitionId {
+        self.id
+    }
+
+    pub(super) fn log(&self) -> &LogHandle {
+        &self.log
+    }
+
+    /// Asked of the log and not of the mark, so that whoever has heard of an append finds it.
+    pub(super) fn high_watermark(&self) -> Offset {
+        self.log.durable_offset()
+    }
+
+    /// Whether an append may succeed, as far as is known.
+    pub(super) fn takes_writes(&self) -> bool {
+        !self.read_only.load(Ordering::Relaxed)
+    }
+
+    /// Hears of every move of the high watermark from now on.
+    pub(super) fn watch(&self) -> watch::Receiver<Mark> {
+        self.mark.subscribe()
+    }
+
+    /// The topic is no more: wakes every reader, and from now on a closed log means an unknown topic.
+    pub(super) fn set_deleted(&self) {
+        self.mark.send_modify(|mark| mark.deleted = true);
+    }
+
+    /// Reads whole batches from `offset` on, without blocking: from memory where possible, otherwise on another thread.
+    pub(super) async fn read(&self, offset: i64, max_bytes: u64) -> Result<ReadBatches, BrokerError> {
+        if self.mark.borrow().deleted {
+            return Err(BrokerError::UnknownTopic { topic: self.topic.clone() });
+        }
+        let offset = Offset::new(offset).ok_or_else(|| self.out_of_range(offset))?;
+        match self.log.read_tail(offset, max_bytes) {
+            Ok(Some(batches)) => Ok(batches),
+            Ok(None) => self.blocking(move |log| log.read(offset, max_bytes)).await,
+            Err(error) => Err(self.read_error(error)),
+        }
+    }
+
+    /// Does something with the log that may wait for the disk.
+    pub(super) async fn blocking<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(LogHandle) -> Result<T, ReadError> + Send + 'static,
+    ) -> Result<T, BrokerError> {
+        let log = self.log.clone();
+        match tokio::task::spawn_blocking(move || read(log)).await {
+            Ok(outcome) => outcome.map_err(|error| self.read_error(error)),
+            Err(error) => Err(BrokerError::cut_short(&self.topic, Some(self.id), &error)),
+        }
+    }
+
+    pub(super) fn out_of_range(&self, offset: i64) -> BrokerError {
+        BrokerError::OffsetOutOfRange {
+            topic: self.topic.clone(),
+            partition: self.id,
+            offset,
+            log_start_offset: self.log.log_start_offset(),
+            high_watermark: self.high_watermark(),
+        }
+    }
+
+    /// Why an append failed.
+    pub(super) fn append_error(&self, error: AppendError) -> BrokerError {
+        let (topic, partition) = (self.topic.clone(), self.id);
+        match error {
+            AppendError::NoSpace { .. } => BrokerError::StorageFull { topic, partition: Some(partition) },
+            AppendError::Write { .. } => {
+                BrokerError::Storage { topic, partition: Some(partition), detail: error.to_string() }
+            }
+            AppendError::Sealed { reason } => {
+                if !self.read_only.swap(true, Ordering::Relaxed) {
+                    tracing::warn!(%topic, %partition, %reason, "the partition takes no writes any more");
+                }
+                BrokerError::Fenced { topic, partition, detail: reason.to_string() }
+            }
+            AppendError::Closed => self.closed(),
+        }
+    }
+
+    /// Why a change of the log failed.
+    pub(super) fn log_error(&self, error: &LogError) -> BrokerError {
+        match error {
+            LogError::Closed => self.closed(),
+            error => BrokerError::of_log(&self.topic, Some(self.id), error),
+        }
+    }
+
+    fn read_error(&self, error: ReadError) -> BrokerError {
+        let (topic, partition) = (self.topic.clone(), self.id);
+        match error {
+            ReadError::OutOfRange { offset, log_start_offset, durable_offset } => {
+                BrokerError::OffsetOutOfRange {
+                    topic,
+                    partition,
+                    offset: offset.get(),
+                    log_start_offset,
+                    high_watermark: durable_offset,
+                }
+            }
+            ReadError::DataLoss { first, last, detail } => {
+                BrokerError::DataLoss { topic, partition, first, last, detail }
+            }
+            ReadError::Io { .. } => {
+                BrokerError::Storage { topic, partition: Some(partition), detail: error.to_string() }
+            }
+            ReadError::Closed => self.closed(),
+        }
+    }
+
+    /// A log is closed by the deletion of its topic or by the end of the broker.
+    pub(super) fn closed(&self) -> BrokerError {
+        if self.mark.borrow().deleted {
+            BrokerError::UnknownTopic { topic: self.topic.clone() }
+        } else {
+            BrokerError::ShuttingDown
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! All topics as they are now, and the turn-taking of their changes.
+//!
+//! The catalogue on the disk says which topics there are; replacing it is what commits a change. A change runs on a
+//! blocking thread, with the catalogue in its hands, from a task of its own: it goes to its end even when nobody waits for it
+//! any more. What it commits becomes visible here, and here alone others look topics up.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+use tokio::sync::{Mutex, OwnedMutexGuard};
+use tokio_util::sync::CancellationToken;
+
+use super::catalogue::{Catalogue, Command, TopicEntry};
+use super::catalogue_file::{self, CATALOGUE_FILE};
+use super::error::{BrokerError, OpenBrokerError};
+use super::reader::PartitionReader;
+use super::topic::{self, Topic};
+use super::topic_config::TopicConfig;
+use crate::config::BrokerConfig;
+use crate::storage::{LogConfig, LogError, LogHandle, LogSpec, Store};
+use crate::types::{PartitionId, TopicId, TopicName};
+
+/// Hears that a topic is gone, before another can have its name. Called on a thread that may block, briefly.
+pub type TopicDeleted = Box<dyn Fn(&TopicName, TopicId) + Send + Sync>;
+
+/// All topics.
+pub(super) struct Topics {
+    pub(super) store: Store,
+    pub(super) on_deleted: RwLock<Vec<TopicDeleted>>,
+    config: BrokerConfig,
+    shutdown: CancellationToken,
+    live: RwLock<HashMap<TopicName, Arc<Topic>>>,
+    /// What the file says. Whoever holds it is the one who changes topics.
+    catalogue: Arc<Mutex<Catalogue>>,
+}
+
+impl fmt::Debug for Topics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Topics").field("store", &self.store).field("live", &self.live).finish_non_exhaustive()
+    }
+}
+
+impl Topics {
+    /// Reads the catalogue, opens every log it names, and ends the deletions it began. Blocks.
+    pub(super) fn open(
+        store: Store,
+        config: BrokerConfig,
+        shutdown: CancellationToken,
+    ) -> Result<Self, OpenBrokerError> {
+        let mut catalogue = read_catalogue(&store)?;
+        let live = open_topics(&store, &catalogue, &config)?;
+        let gone = open_deleted(&store, &catalogue, &config);
+        store.start()?;
+        for (id, logs) in gone {
+            store.delete_logs(&logs)?;
+            if let Ok(next) = catalogue.apply(Command::FinishDeletion { id }) {
+                // The file hears of it with the next change; until then the next start would find nothing to delete.
+                catalogue = next;
+            }
+        }
+        Ok(Self {
+            store,
+            on_deleted: RwLock::default(),
+            config,
+            shutdown,
+            live: RwLock::new(live),
+            catalogue: Arc::new(Mutex::new(catalogue)),
+        })
+    }
+
+    pub(super) fn config(&self) -> &BrokerConfig {
+        &self.config
+    }
+
+    /// Cancelled when the broker begins to shut down.
+    pub(super) fn shutdown(&self) -> &CancellationToken {
+        &self.shutdown
+    }
+
+    /// The topic of this name.
+    pub(super) fn get(&self, name: &TopicName) -> Result<Arc<Topic>, BrokerError> {
+        let topic = self.live.read().get(name).cloned();
+        topic.ok_or_else(|| BrokerError::UnknownTopic { topic: name.clone() })
+    }
+
+    /// All topics, by name.
+    pub(super) fn all(&self) -> Vec<Arc<Topic>> {
+        let mut topics: Vec<_> = self.live.read().values().cloned().collect();
+        topics.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        topics
+    }
+
+    /// A reader of an open partition.
+    pub(super) fn reader(&self, name: &TopicName, partition: i32) -> Result<PartitionReader, BrokerError> {
+        let topic = self.get(name)?;
+        let partition = Arc::clone(topic.partition(partition)?);
+        Ok(PartitionReader::new(partition, self.shutdown.clone()))
+    }
+
+    /// Runs a change of `topic` on a blocking thread when its turn has come. A caller that goes away does not stop it.
+    pub(super) async fn change<T: Send + 'static>(
+        self: &Arc<Self>,
+        topic: &TopicName,
+        change: impl FnOnce(&Self, &mut Catalogue) -> Result<T, BrokerError> + Send + 'static,
+    ) -> Result<T, BrokerError> {
+        let topics = Arc::clone(self);
+        let task = tokio::spawn(async move {
+            let mut catalogue = topics.hold_changes().await;
+            if topics.shutdown.is_cancelled() {
+                return Ok(Err(BrokerError::ShuttingDown));
+            }
+            tokio::task::spawn_blocking(move || change(&topics, &mut catalogue)).await
+        });
+        match task.await.flatten() {
+            Ok(outcome) => outcome,
+            Err(error) => Err(BrokerError::cut_short(topic, None, &error)),
+        }
+    }
+
+    /// Waits until no change is under way; there is none while the guard lives.
+    pub(super) async fn hold_changes(&self) -> OwnedMutexGuard<Catalogue> {
+        Arc::clone(&self.catalogue).lock_owned().await
+    }
+
+    /// Makes `next` the catalogue, durably. Blocks.
+    pub(super) fn commit(&self, catalogue: &mut Catalogue, next: Catalogue) -> Result<(), LogError> {
+        if let Err(error) = self.store.replace_file(CATALOGUE_FILE, &catalogue_file::encode(&next)) {
+            // The failure may have come after the replacement. A change that is reported as failed must not
+            // come true at the next start.
+            if let Err(again) = self.store.replace_file(CATALOGUE_FILE, &catalogue_file::encode(catalogue)) {
+                tracing::error!(error = %again, "the catalogue on the disk may hold a change that was refused");
+            }
+            return Err(error);
+        }
+        *catalogue = next;
+        Ok(())
+    }
+
+    /// Makes a committed topic visible, in place of an older one of its name.
+    pub(super) fn show(&self, topic: Topic) -> Arc<Topic> {
+        let topic = Arc::new(topic);
+        self.live.write().insert(topic.name.clone(), Arc::clone(&topic));
+        topic
+    }
+
+    /// Takes a deleted topic out of sight.
+    pub(super) fn hide(&self, name: &TopicName) {
+        self.live.write().remove(name);
+    }
+}
+
+/// What the store needs to know of partitions `first..end` of a topic.
+pub(super) fn log_specs(
+    name: &TopicName,
+    topic_id: TopicId,
+    config: LogConfig,
+    first: u32,
+    end: u32,
+) -> Vec<LogSpec> {
+    PartitionId::all(end)
+        .skip(first as usize)
+        .map(|partition| LogSpec { topic: name.clone(), partition, topic_id, config })
+        .collect()
+}
+
+fn read_catalogue(store: &Store) -> Result<Catalogue, OpenBrokerError> {
+    let path = |name: &str| store.dir().join(name);
+    let old = Some(path("catalogue.old")).filter(|path| path.exists());
+    let unusable = |detail: String, old: Option<PathBuf>| OpenBrokerError::Catalogue {
+        path: path(CATALOGUE_FILE),
+        detail,
+        old,
+    };
+    match store.read_file(CATALOGUE_FILE) {
+        Ok(Some(body)) => catalogue_file::decode(&body).map_err(|error| unusable(error.to_string(), old)),
+        // The old one is written after the first and never without it: the newer one has been lost.
+        Ok(None) if old.is_some() => Err(unusable("it is missing".to_owned(), old)),
+        Ok(None) => Ok(Catalogue::default()),
+        Err(error) => Err(unusable(error.to_string(), old)),
+    }
+}
+
+/// Opens the logs of all topics at once, so that those that need recovery share the threads for it.
+fn open_topics(
+    store: &Store,
+    catalogue: &Catalogue,
+    config: &BrokerConfig,
+) -> Result<HashMap<TopicName, Arc<Topic>>, OpenBrokerError> {
+    let mut topics = Vec::with_capacity(catalogue.topics.len());
+    for (name, entry) in &catalogue.topics {
+        let config = TopicConfig::recall(&entry.config, config.max_message_bytes_limit).map_err(|error| {
+            OpenBrokerError::Catalogue {
+                path: store.dir().join(CATALOGUE_FILE),
+                detail: format!("topic {name}: {error}"),
+                old: None,
+            }
+        })?;
+        topics.push((name, entry, config));
+    }
+    let specs: Vec<LogSpec> = topics
+        .iter()
+        .flat_map(|(name, entry, config)| log_specs(name, entry.id, config.log_config(), 0, entry.partitions))
+        .collect();
+    let mut logs = store.open_logs(&specs).into_iter();
+    let opened = topics.into_iter().map(|(name, entry, config)| {
+        let TopicEntry { id, partitions, config: given } = &**entry;
+        let slots = topic::opened_slots(name, logs.by_ref().take(*partitions as usize));
+        (name.clone(), Arc::new(Topic::new(name.clone(), *id, given.clone(), config, slots)))
+    });
+    Ok(opened.collect())
+}
+
+/// What is left of the topics whose deletion began and did not end. A directory that cannot be opened is none of ours to
+/// delete: the store sets it aside.
+fn open_deleted(
+    store: &Store,
+    catalogue: &Catalogue,
+    config: &BrokerConfig,
+) -> Vec<(TopicId, Vec<LogHandle>)> {
+    let log_config = TopicConfig::defaults(config.max_message_bytes_limit).log_config();
+    catalogue
+        .deletions
+        .iter()
+        .map(|deletion| {
+            let specs = log_specs(&deletion.name, deletion.id, log_config, 0, deletion.partitions);
+            // If the name has been given again, the directories are the new topic's.
+            let logs = if catalogue.topics.contains_key(&deletion.name) {
+                Vec::new()
+            } else {
+                store.open_logs(&specs).into_iter().flatten().collect()
+            };
+            (deletion.id, logs)
+        })
+        .collect()
+}
