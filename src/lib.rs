@@ -1,8 +1,13 @@
 //! Sagwan: a Kafka-style partitioned commit-log server.
 
+pub mod api;
+pub mod broker;
+pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod group;
 pub mod proto;
-pub mod types;
+pub mod record;
+pub mod server;
 pub mod storage;
-pub mod record; pub mod broker; pub mod group;
+pub mod types;
