@@ -66,3 +66,47 @@ fn decompress_block(block: &[u8], out: &mut Capped<'_>) -> Result<(), UnpackErro
     Decoder::new().decompress(block, out.room(declared)?).map_err(io::Error::from)?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn unpack(packed: &[u8]) -> Result<Vec<u8>, UnpackError> {
+        let mut buffer = Vec::new();
+        let mut out = Capped::new(&mut buffer, 1 << 20);
+        decompress(packed, &mut out)?;
+        Ok(out.into_filled().to_vec())
+    }
+
+    fn pack(records: &[u8]) -> BytesMut {
+        let mut out = BytesMut::new();
+        compress(records, &mut out).unwrap();
+        out
+    }
+
+    #[test]
+    fn records_longer_than_a_block_take_several() {
+        let records: Vec<u8> = (0..100_000_u32).flat_map(u32::to_be_bytes).collect();
+        assert_eq!(unpack(&pack(&records)), Ok(records));
+    }
+
+    #[test]
+    fn a_raw_block_without_the_framing_is_read_too() {
+        let raw = Encoder::new().compress_vec(b"raw raw raw raw").unwrap();
+        assert_eq!(unpack(&raw), Ok(b"raw raw raw raw".to_vec()));
+    }
+
+    #[test]
+    fn joined_streams_are_one() {
+        assert_eq!(unpack(&[pack(b"one, "), pack(b"two")].concat()), Ok(b"one, two".to_vec()));
+    }
+
+    #[test]
+    fn a_stream_that_breaks_off_is_broken() {
+        let whole = pack(b"whole");
+        for len in (1..whole.len()).filter(|&len| len != HEADER_BYTES) {
+            assert!(matches!(unpack(&whole[..len]), Err(UnpackError::Broken(_))), "{len} bytes");
+        }
+        assert_eq!(unpack(&whole[..HEADER_BYTES]), Ok(Vec::new()));
+    }
+}
