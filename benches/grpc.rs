@@ -21,6 +21,7 @@ use bytes::Bytes;
 use criterion::{Criterion, criterion_group, criterion_main};
 use futures_util::{Stream, StreamExt, future};
 use interleave::{Contender, compare};
+use sagwan::api::grpc::transport;
 use sagwan::config::{Config, GrpcConfig};
 use sagwan::proto::admin_service_client::AdminServiceClient;
 use sagwan::proto::log_service_client::LogServiceClient;
@@ -37,8 +38,9 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
+use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, Streaming};
 
 /// As near to 64 KiB as whole records come.
@@ -101,8 +103,8 @@ async fn start_bare(config: &GrpcConfig) -> SocketAddr {
     let address = listener.local_addr().expect("a bound listener");
     let limit = usize::try_from(config.max_message_bytes).expect("a limit that fits");
     let service = LogServiceServer::new(Bare).max_decoding_message_size(limit);
-    let server = tonic::transport::Server::builder().add_service(service);
-    tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+    let server = transport(config).add_service(service);
+    tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true))));
     address
 }
 

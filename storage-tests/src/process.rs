@@ -135,8 +135,10 @@ fn spawn(program: &Path, data_dir: &Path, config: Option<&Path>) -> (Child, Stri
     if let Some(config) = config {
         command.arg("--config").arg(config);
     }
-    // The log line that says "ready" must be there, and without colours.
-    command.env_remove("RUST_LOG").env("NO_COLOR", "1");
+    // The settings are those given here, and the log line that says "ready" must be there.
+    for name in ["SAGWAN_CONFIG", "SAGWAN_DATA_DIR", "SAGWAN_GRPC_ADDR", "SAGWAN_LOG"] {
+        command.env_remove(name);
+    }
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
     let Some(log) = child.stderr.take() else { unreachable!("standard error is piped") };

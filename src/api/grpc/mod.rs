@@ -179,7 +179,8 @@ impl Drop for GrpcServer {
     }
 }
 
-fn transport(config: &GrpcConfig) -> tonic::transport::Server {
+/// A transport with the limits of this edge and no services. Benches give it others, to measure what it costs by itself.
+pub fn transport(config: &GrpcConfig) -> tonic::transport::Server {
     tonic::transport::Server::builder()
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
