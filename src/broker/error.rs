@@ -194,7 +194,7 @@ impl BrokerError {
     }
 
     /// The error for work that a panic or the end of the runtime cut short.
-    pub(super) fn cut_short(
+    pub(crate) fn cut_short(
         topic: &TopicName,
         partition: Option<PartitionId>,
         error: &tokio::task::JoinError,

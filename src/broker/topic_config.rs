@@ -182,7 +182,7 @@ fn one_of<T: Copy>(values: &[(&str, T)], given: &str) -> Result<T, String> {
 }
 
 /// Every value of the type is in its table.
-fn name_of<T: PartialEq>(values: &[(&str, T)], value: T) -> String {
+fn name_of<T: PartialEq + Copy>(values: &[(&str, T)], value: T) -> String {
     values.iter().find(|(_, known)| *known == value).map_or_else(String::new, |(name, _)| (*name).to_owned())
 }
 

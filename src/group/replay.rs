@@ -1,0 +1,162 @@
+//! Reading back what groups have committed, from one partition of `__consumer_offsets`.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::offsets_log::{self, DecodeError, OffsetKey, OffsetValue};
+use super::table::Loss;
+use crate::broker::{Broker, BrokerError, Position};
+use crate::record::{self, BatchError};
+use crate::types::{Offset, PartitionId, TopicName};
+
+/// How much is read at a time.
+const READ_BYTES: u64 = 1 << 20;
+
+/// What one partition of the topic says.
+#[derive(Debug, Default)]
+pub(super) struct Replayed {
+    /// The last offset of each key, and the offset of its record.
+    pub(super) offsets: HashMap<OffsetKey, (OffsetValue, Offset)>,
+    /// What could not be read.
+    pub(super) loss: Option<Loss>,
+    /// Records that hold something else, or something we do not know.
+    passed_over: Option<(u64, DecodeError)>,
+}
+
+/// Reads a partition of the topic from its start to its end. What cannot be read is passed over and remembered.
+pub(super) async fn replay(broker: Arc<Broker>, partition: i32) -> Replayed {
+    let mut replayed = Replayed::default();
+    if let Err(error) = read_all(&broker, partition, &mut replayed).await {
+        tracing::error!(partition, %error, "committed offsets cannot be read");
+        replayed.loss = Some(Loss { through: Offset::clamped(i64::MAX), error });
+    }
+    if let Some((records, first)) = &replayed.passed_over {
+        tracing::warn!(partition, records, %first, "records of __consumer_offsets passed over");
+    }
+    replayed
+}
+
+async fn read_all(broker: &Broker, partition: i32, replayed: &mut Replayed) -> Result<(), BrokerError> {
+    let topic = TopicName::offsets();
+    let reader = broker.reader(&topic, partition)?;
+    let mut offset = broker.resolve(&topic, partition, Position::Earliest).await?.offset;
+    let end = broker.resolve(&topic, partition, Position::Latest).await?.offset;
+    let mut scratch = Vec::new();
+    while offset < end {
+        let lost = match reader.read(offset, READ_BYTES).await {
+            Ok(fetched) if fetched.batches.next_offset <= offset => return Ok(()),
+            Ok(fetched) => {
+                let next = fetched.batches.next_offset;
+                let cap = broker.config().max_decompressed_bytes;
+                let taken = fetched
+                    .batches
+                    .chunks
+                    .iter()
+                    .try_for_each(|chunk| replayed.take(chunk, &mut scratch, cap));
+                let first = std::mem::replace(&mut offset, next);
+                taken.err().map(|error| BrokerError::DataLoss {
+                    topic: topic.clone(),
+                    partition: PartitionId::new(partition).unwrap_or_default(),
+                    first,
+                    last: Offset::clamped(next.get() - 1),
+                    detail: error.to_string(),
+                })
+            }
+            Err(error) => {
+                let BrokerError::DataLoss { last, .. } = &error else { return Err(error) };
+                offset = offset.max(*last).plus(1);
+                Some(error)
+            }
+        };
+        if let Some(error) = lost {
+            tracing::error!(partition, %error, "committed offsets are lost");
+            replayed.loss = Some(Loss { through: Offset::clamped(offset.get() - 1), error });
+        }
+    }
+    Ok(())
+}
+
+impl Replayed {
+    /// Takes the records of whole batches lying back to back.
+    fn take(
+        &mut self,
+        batches: &[u8],
+        scratch: &mut Vec<u8>,
+        max_decompressed_bytes: u64,
+    ) -> Result<(), BatchError> {
+        for batch in record::batches(batches) {
+            let batch = batch?;
+            if batch.attributes().is_control() {
+                continue;
+            }
+            for record in batch.records(scratch, max_decompressed_bytes)? {
+                let record = record?;
+                if let Err(error) = self.take_record(record.key, record.value, record.offset) {
+                    self.passed_over.get_or_insert((0, error)).0 += 1;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn take_record(
+        &mut self,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        stands_at: Offset,
+    ) -> Result<(), DecodeError> {
+        let key = offsets_log::decode_key(key.unwrap_or_default())?;
+        match value {
+            Some(value) => {
+                self.offsets.insert(key, (offsets_log::decode_value(value)?, stands_at));
+            }
+            None => {
+                self.offsets.remove(&key);
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::{BatchBuilder, BatchOptions};
+    use crate::types::GroupName;
+
+    fn key(group: &str) -> OffsetKey {
+        OffsetKey {
+            group: GroupName::parse(group).expect("valid"),
+            topic: TopicName::parse("t").expect("valid"),
+            partition: PartitionId::default(),
+        }
+    }
+
+    fn value(offset: i64) -> OffsetValue {
+        OffsetValue {
+            offset: Offset::clamped(offset),
+            leader_epoch: None,
+            metadata: String::new(),
+            commit_timestamp_ms: 0,
+            topic_id: None,
+        }
+    }
+
+    #[test]
+    fn the_last_offset_of_a_key_counts_and_a_tombstone_takes_it_away() {
+        let mut batch = BatchBuilder::new(BatchOptions::default());
+        for (group, offset) in [("a", Some(1)), ("b", Some(2)), ("a", Some(3)), ("b", None)] {
+            let value = offset.map(|offset| offsets_log::encode_value(&value(offset)));
+            batch.push(0, Some(&offsets_log::encode_key(&key(group))), value.as_deref(), []);
+        }
+        // Metadata of a classic group, and no key at all.
+        batch.push(0, Some(b"\0\x02\0\x01a"), Some(b"\0\x03"), []);
+        batch.push(0, None, Some(b"x"), []);
+        let batch = batch.build().expect("valid");
+
+        let mut replayed = Replayed::default();
+        replayed.take(&batch, &mut Vec::new(), 1 << 20).expect("whole");
+        assert_eq!(replayed.offsets, HashMap::from([(key("a"), (value(3), Offset::clamped(2)))]));
+        assert_eq!(replayed.passed_over, Some((2, DecodeError::KeyVersion(2))));
+    }
+}
