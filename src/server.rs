@@ -13,7 +13,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 
 use crate::api::grpc::{GrpcError, GrpcServer};
-use crate::broker::{Broker, BrokerError, BrokerStatus, OpenBrokerError};
+use crate::broker::{Broker, BrokerStatus, CloseBrokerError, OpenBrokerError};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, ConfigError};
 use crate::group::{GroupError, Groups};
@@ -67,7 +67,7 @@ pub enum StopError {
     Grpc(#[from] GrpcError),
     /// The data could not be synced, or the clean mark not be written: the next start recovers.
     #[error("the shutdown was not clean: {0}")]
-    Close(#[from] BrokerError),
+    Close(#[from] CloseBrokerError),
 }
 
 /// A running broker. Dropping it without [`Server::shutdown`] is like a crash.
@@ -177,7 +177,7 @@ impl Server {
     ///
     /// # Errors
     /// [`StopError`] if the end was not clean.
-    pub async fn shutdown(self) -> Result<(), StopError> {
+    pub async fn shutdown(mut self) -> Result<(), StopError> {
         let begun = Instant::now();
         tracing::info!("shutting down");
         self.grpc.begin_shutdown().await;

@@ -1,7 +1,7 @@
 //! `sagwan serve`: settings from flags, environment and file into one [`Config`], and a [`Server`] that runs until it is
 //! told to stop.
 
-use std::io;
+use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process;
@@ -99,7 +99,7 @@ pub async fn run(args: ServeArgs) -> Result<(), ServeError> {
     };
     let status = server.status();
     tracing::info!(
-        grpc_addr = %server.grpc_addr(),
+        grpc = %format_args!("http://{}", server.grpc_addr()),
         data_dir = %data_dir.display(),
         durability = "fsync unless a topic says otherwise",
         topics = status.topics,
@@ -152,7 +152,11 @@ fn start_logging(filter: &str) -> Result<(), ServeError> {
         .parse(filter)
         .map_err(|source| ServeError::LogFilter { filter: filter.to_owned(), source })?;
     // Whoever embeds this may have a subscriber already; then that one counts.
-    let _ = tracing_subscriber::fmt().with_env_filter(parsed).with_writer(io::stderr).try_init();
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(parsed)
+        .with_ansi(io::stderr().is_terminal())
+        .with_writer(io::stderr)
+        .try_init();
     Ok(())
 }
 

@@ -14,7 +14,7 @@ use tonic_types::{ErrorDetails, StatusExt};
 use crate::broker::BrokerError;
 use crate::group::GroupError;
 use crate::proto;
-use crate::record::BatchError;
+use crate::record::{BatchError, UnsupportedBatch};
 use crate::types::{InvalidGroupName, InvalidTopicName, Offset, PartitionId, TopicName};
 
 /// The domain of every `google.rpc.ErrorInfo`.
@@ -112,7 +112,14 @@ fn data_loss(topic: &str, partition: i32, first: Offset, last: Offset) -> Vec<(&
 }
 
 fn place(topic: &TopicName, partition: PartitionId) -> Vec<(&'static str, String)> {
-    vec![("topic", topic.to_string()), ("partition", partition.to_string())]
+    place_in(topic, Some(partition))
+}
+
+/// Where it is about a topic, or one of its partitions.
+fn place_in(topic: &TopicName, partition: Option<PartitionId>) -> Vec<(&'static str, String)> {
+    let mut metadata = vec![("topic", topic.to_string())];
+    metadata.extend(partition.map(|partition| ("partition", partition.to_string())));
+    metadata
 }
 
 fn batch_failure(topic: &TopicName, partition: PartitionId, message: String, error: BatchError) -> Failure {
@@ -133,9 +140,18 @@ fn batch_failure(topic: &TopicName, partition: PartitionId, message: String, err
             ],
         ),
         BatchError::Unsupported(feature) => {
-            Failure::new(Code::Unimplemented, "UNSUPPORTED_FEATURE", message, vec![("feature", feature)])
+            Failure::new(Code::Unimplemented, "UNSUPPORTED_FEATURE", message, vec![("feature", feature_name(feature))])
         }
     }
+}
+
+/// A feature by a name that programs can tell.
+fn feature_name(feature: UnsupportedBatch) -> String {
+    match feature {
+        UnsupportedBatch::Transactional => "transactions",
+        UnsupportedBatch::ProducerId { .. } => "idempotent_producer",
+    }
+    .to_owned()
 }
 
 impl From<BrokerError> for Failure {
@@ -191,7 +207,7 @@ impl From<BrokerError> for Failure {
                 (Code::InvalidArgument, "INVALID_REQUEST", vec![("field", field)])
             }
             BrokerError::StorageFull { topic, partition } => {
-                return Self::new(Code::ResourceExhausted, "STORAGE_FULL", message, place(&topic, partition))
+                return Self::new(Code::ResourceExhausted, "STORAGE_FULL", message, place_in(&topic, partition))
                     .retry_after(STORAGE_FULL_RETRY);
             }
             BrokerError::Fenced { topic, partition, detail } => {
@@ -203,9 +219,7 @@ impl From<BrokerError> for Failure {
                 (Code::DataLoss, "DATA_LOSS", data_loss(topic.as_str(), partition.get(), first, last))
             }
             BrokerError::Storage { topic, partition, .. } => {
-                let mut metadata = vec![("topic", topic.to_string())];
-                metadata.extend(partition.map(|partition| ("partition", partition.to_string())));
-                (Code::Internal, "STORAGE_ERROR", metadata)
+                (Code::Internal, "STORAGE_ERROR", place_in(&topic, partition))
             }
             BrokerError::ShuttingDown => {
                 return Self::new(Code::Unavailable, "SHUTTING_DOWN", message, Vec::new())
@@ -277,7 +291,7 @@ mod tests {
     #[test]
     fn a_status_and_a_part_of_an_answer_say_the_same() {
         let partition = PartitionId::new(3).expect("a partition");
-        let failure = Failure::from(BrokerError::StorageFull { topic: topic(), partition });
+        let failure = Failure::from(BrokerError::StorageFull { topic: topic(), partition: Some(partition) });
         let part = proto::Error::from(failure.clone());
         let status = Status::from(failure);
         let info = status.get_details_error_info().expect("ErrorInfo");

@@ -39,8 +39,7 @@ impl GroupService for GroupApi {
             .map(|asked| Ok((convert::topic(&asked.topic)?, asked.partition)))
             .collect::<Result<Vec<_>, Failure>>()?;
         let asked = if asked.is_empty() { None } else { Some(asked.as_slice()) };
-        let mut committed = self.0.groups.committed(&group, asked);
-        committed.sort_by(|a, b| (&a.topic, a.partition).cmp(&(&b.topic, b.partition)));
+        let committed = self.0.groups.committed(&group, asked).map_err(Failure::from)?;
         let offsets = committed.into_iter().map(convert::committed).collect();
         Ok(Response::new(proto::FetchOffsetsResponse { offsets }))
     }

@@ -143,8 +143,12 @@ impl GrpcServer {
     }
 
     /// Health says NOT_SERVING, no connection is accepted any more, and streams begin to end. Calls under way go on.
-    pub async fn begin_shutdown(&self) {
+    pub async fn begin_shutdown(&mut self) {
         set_all(&self.health, ServingStatus::NotServing).await;
+        for service in services() {
+            // Ends those who watch it, after they have heard; nobody else would.
+            self.health.clear_service_status(service).await;
+        }
         self.shutdown.cancel();
     }
 
@@ -219,14 +223,18 @@ fn routes(context: &Arc<Context>, health: &HealthReporter) -> Result<Routes, Grp
         .add_service(reflection().build_v1alpha()?))
 }
 
-/// The health of the server as a whole (the empty name) and of each service.
-async fn set_all(health: &HealthReporter, status: ServingStatus) {
-    for service in [
+/// What has a health: the server as a whole, by the empty name, and each of its services.
+fn services() -> [&'static str; 4] {
+    [
         "",
         LogServiceServer::<LogApi>::NAME,
         AdminServiceServer::<AdminApi>::NAME,
         GroupServiceServer::<GroupApi>::NAME,
-    ] {
+    ]
+}
+
+async fn set_all(health: &HealthReporter, status: ServingStatus) {
+    for service in services() {
         health.set_service_status(service, status).await;
     }
 }
