@@ -112,9 +112,9 @@ impl Error {
         matches!(self.reason(), reason::CONNECTION_LOST | reason::TIMEOUT | reason::ABANDONED)
     }
 
-    /// Whether the failure is that no broker answers, or none any more.
+    /// Whether no broker answers at the address: then nothing was done.
     pub fn is_unreachable(&self) -> bool {
-        matches!(self.reason(), reason::UNREACHABLE | reason::CONNECTION_LOST)
+        self.reason() == reason::UNREACHABLE
     }
 
     /// Whether it is certain that nothing was done and worth trying again.
