@@ -12,3 +12,7 @@ pub mod record;
 pub mod server;
 pub mod storage;
 pub mod types;
+
+#[doc = include_str!("../README.md")]
+#[cfg(doctest)]
+pub struct Readme;

@@ -4,7 +4,6 @@ use std::fmt;
 use std::io;
 use std::process::ExitCode;
 
-use super::serve::ServeError;
 use crate::client::{Error, reason};
 
 /// The operation failed.
@@ -19,8 +18,6 @@ const UNREACHABLE: u8 = 3;
 pub(super) enum Failure {
     /// The broker refused, or was not there.
     Client(Error),
-    /// The broker did not start, or did not end well.
-    Serve(Box<ServeError>),
     /// A file or a stream of this process.
     Io { what: String, source: io::Error },
     /// Anything else, in words.
@@ -62,12 +59,6 @@ impl From<Error> for Failure {
     }
 }
 
-impl From<ServeError> for Failure {
-    fn from(error: ServeError) -> Self {
-        Self::Serve(Box::new(error))
-    }
-}
-
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -75,7 +66,6 @@ impl fmt::Display for Failure {
                 Some(advice) => write!(f, "{}: {advice}", one_line(&error.to_string())),
                 None => f.write_str(&one_line(&error.to_string())),
             },
-            Self::Serve(error) => f.write_str(&one_line(&error.to_string())),
             Self::Io { what, source } => write!(f, "{what}: {source}"),
             Self::Failed(message) => f.write_str(message),
         }
