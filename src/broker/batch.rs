@@ -7,7 +7,8 @@ use super::produce::ProduceRecord;
 use super::topic_config::{Compression, TopicConfig};
 use crate::config::{BatchValidation, BrokerConfig};
 use crate::record::{
-    self, BatchBuilder, BatchError, BatchOptions, BatchView, Codec, TimestampType, ValidationRules,
+    self, BatchBuilder, BatchError, BatchOptions, BatchView, Codec, InvalidBatch, TimestampType,
+    ValidationRules,
 };
 
 /// Beyond this, checking a batch takes long enough to be a burden on those who share the thread.
@@ -37,7 +38,7 @@ impl Rules {
         let timestamp_after_max_ms = match topic.timestamp_type {
             TimestampType::CreateTime => broker.timestamp_after_max_ms,
             // The producer's time is overwritten, so it can be anything.
-            TimestampType::LogAppendTime => i64::MAX.saturating_sub(now_ms.max(0)),
+            TimestampType::LogAppendTime => i64::MAX,
         };
         Self {
             validation: ValidationRules {
@@ -85,20 +86,8 @@ impl Rules {
 /// [`BatchError`] if it is not exactly one batch, or not one to accept.
 pub(super) fn prepare(mut bytes: BytesMut, rules: &Rules) -> Result<Prepared, BatchError> {
     let view = record::validate(&bytes, &rules.validation)?;
-    if view.producer_id() != -1 {
-        return Err(BatchError::Unsupported(format!(
-            "the batch has producer id {}, and this version gives none out: send it without",
-            view.producer_id()
-        )));
-    }
-    let attributes = view.attributes();
-    if attributes.timestamp_type() == TimestampType::LogAppendTime {
-        return Err(BatchError::Invalid(
-            "only the broker can say that a batch has log-append time".to_owned(),
-        ));
-    }
     let record_count = view.record_count().unsigned_abs();
-    let codec = attributes.codec().unwrap_or(Codec::None);
+    let codec = view.attributes().codec().unwrap_or(Codec::None);
     if rules.codec_for(codec) != codec {
         bytes = record::recompress(&view, rules.codec_for(codec), rules.validation.max_decompressed_bytes)?;
         let (size_bytes, max_message_bytes) = (bytes.len() as u64, rules.validation.max_message_bytes);
@@ -135,12 +124,11 @@ pub(super) fn is_costly_to_build(records: &[ProduceRecord], codec: Codec) -> boo
 /// [`BatchError`] if there are none, or the batch of them is not one to accept.
 pub(super) fn build(records: &[ProduceRecord], codec: Codec, rules: &Rules) -> Result<Prepared, BatchError> {
     let mut builder = BatchBuilder::new(BatchOptions { codec: rules.codec_for(codec) });
-    for (index, record) in records.iter().enumerate() {
+    for record in records {
         let timestamp_ms = record.timestamp_ms.unwrap_or(rules.now_ms);
         if timestamp_ms < 0 {
-            return Err(BatchError::Invalid(format!(
-                "record {index} of the batch has timestamp {timestamp_ms}: it must be 0 or more, or absent"
-            )));
+            // The format's -1 says that there is none; here an absent one does.
+            return Err(InvalidBatch::NegativeTimestamp { timestamp_ms }.into());
         }
         let headers = record.headers.iter().map(|(name, value)| (name.as_str(), value.as_deref()));
         builder.push(timestamp_ms, record.key.as_deref(), record.value.as_deref(), headers);

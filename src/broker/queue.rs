@@ -63,7 +63,7 @@ mod tests {
         let mut second = pin!(queue.enter(1025));
         assert!(poll!(&mut second).is_pending());
         drop(first);
-        second.await.expect("room again");
+        drop(second.await.expect("room again"));
     }
 
     #[tokio::test]

@@ -10,6 +10,7 @@ use bytes::{Bytes, BytesMut};
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
+use proptest::test_runner::FileFailurePersistence;
 
 use super::header::{self, HEADER_BYTES, at};
 use super::{BatchBuilder, BatchOptions, BatchView, Codec, RecordView, ValidationRules};
@@ -96,6 +97,12 @@ fn with_payload(like: &[u8], codec: Codec, payload: &[u8]) -> Bytes {
 /// One small record.
 fn one_record() -> Vec<Owned> {
     vec![Owned::new(1_000, Some("key"), Some("value")).header("h", Some(b"x"))]
+}
+
+/// A failure's seed is kept beside the test that failed, not in the root of the repository.
+fn beside_the_source() -> ProptestConfig {
+    let persistence = FileFailurePersistence::WithSource("regressions");
+    ProptestConfig { failure_persistence: Some(Box::new(persistence)), ..ProptestConfig::default() }
 }
 
 fn any_codec() -> impl Strategy<Value = Codec> {

@@ -3,7 +3,8 @@
 use proptest::prelude::*;
 
 use super::{
-    MIB, Owned, any_codec, any_record, any_records, build, lenient, max_timestamp, one_record, read_all,
+    MIB, Owned, any_codec, any_record, any_records, beside_the_source, build, lenient, max_timestamp,
+    one_record, read_all,
 };
 use crate::record::{
     BatchBuilder, BatchError, BatchOptions, BatchView, Codec, InvalidBatch, ProducerStamp, TimestampType,
@@ -12,6 +13,8 @@ use crate::record::{
 use crate::types::{LeaderEpoch, Offset};
 
 proptest! {
+    #![proptest_config(beside_the_source())]
+
     #[test]
     fn any_records_survive_a_round_trip_under_any_codec(records in any_records(), codec in any_codec()) {
         let built = build(codec, &records);

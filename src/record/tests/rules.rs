@@ -253,6 +253,19 @@ fn a_compacted_batch_can_be_read_but_not_produced() {
 }
 
 #[test]
+fn reading_ends_after_the_first_error() {
+    let two = build(Codec::None, &[one_record(), one_record()].concat());
+    let record = |delta| [0x0c, 0, 0, delta, 1, 1, 0];
+    // The first record's offset is past the header's last one; the second is good.
+    let bad = with_payload(&two, Codec::None, &[record(4), record(2)].concat());
+    let mut scratch = Vec::new();
+    let mut records = BatchView::parse(&bad).unwrap().records(&mut scratch, 0).unwrap();
+    let fault = RecordFault::OffsetDelta { found: 2, expected: 0 };
+    assert_eq!(records.next().unwrap().unwrap_err(), CorruptBatch::Record { index: 0, fault }.into());
+    assert!(records.next().is_none());
+}
+
+#[test]
 fn a_timestamp_out_of_range_is_no_record() {
     let delta = [0xfe, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01];
     let payload = [&[0x1e, 0][..], &delta, &[0, 1, 1, 0]].concat();
