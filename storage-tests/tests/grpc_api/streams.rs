@@ -15,8 +15,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
 
 use crate::harness::{
-    TestBroker, assert_error, assert_failed, assert_waits, batch, encoded, from_anchor, from_offset, records, soon,
-    values,
+    TestBroker, assert_error, assert_failed, assert_waits, batch, encoded, from_anchor, from_offset, records,
+    soon, values,
 };
 
 fn request(request_id: u64, request: ProduceRequest) -> ProduceStreamRequest {
@@ -152,13 +152,8 @@ async fn a_stream_reads_what_is_there_and_follows() {
     let data = waiting.await.expect("data");
     assert_eq!((data.partition, values(&data)), (1, vec!["c".to_owned()]));
     assert_eq!((data.high_watermark, data.next_offset), (1, 1));
-    drop(waiting_done(data));
     broker.produce(records("orders", 0, &["d"])).await.expect("produced");
     assert_eq!(values(&next(&mut stream).await.expect("data")), ["d"]);
-}
-
-fn waiting_done<T>(value: T) -> T {
-    value
 }
 
 #[tokio::test]
@@ -212,7 +207,8 @@ async fn records_that_unpack_to_much_come_in_messages_of_the_asked_size() {
     assert!(batch.len() < 10_000);
     broker.produce(encoded("orders", 0, batch)).await.expect("produced");
     let partitions = vec![from_offset("orders", 0, 0)];
-    let mut stream = follow(&broker, FetchStreamRequest { partitions, max_bytes: 200_000, ..Default::default() }).await;
+    let mut stream =
+        follow(&broker, FetchStreamRequest { partitions, max_bytes: 200_000, ..Default::default() }).await;
     let mut offset = 0;
     while offset < 40 {
         let data = next(&mut stream).await.expect("data");
@@ -251,7 +247,7 @@ async fn a_fetch_stream_ends_with_the_broker() {
 async fn a_reader_that_takes_nothing_is_let_go() {
     const STALL_MS: u64 = 1_000;
     let broker = TestBroker::start_with(|config| config.grpc.stall_timeout_ms = STALL_MS).await;
-    let value = "x".repeat(1 << 20);
+    let value = "x".repeat(1_000_000);
     for _ in 0..16 {
         broker.produce(records("orders", 0, &[value.as_str()])).await.expect("produced");
     }
