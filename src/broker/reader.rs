@@ -87,5 +87,7 @@ impl PartitionReader {
     pub(super) async fn moved(&mut self) {
         // An error means that the partition is gone: the caller hears of it when it reads.
         let _ = self.marks.changed().await;
+        // Hearing of it has marked it as seen; it counts until it is forgotten.
+        self.marks.mark_changed();
     }
 }

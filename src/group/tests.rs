@@ -83,7 +83,8 @@ async fn a_commit_is_taken_whole_or_not_at_all() {
     let place = Place::new();
     let (broker, groups) = open(&place).await;
     create(&broker, "t", 1, &[]).await;
-    let with = |bad: Commit| groups.commit(&group("g"), vec![commit("t", 0, 3), bad]);
+    let g = group("g");
+    let with = |bad: Commit| groups.commit(&g, vec![commit("t", 0, 3), bad]);
     let error = with(commit("nix", 0, 1)).await.expect_err("unknown topic");
     assert!(matches!(error, GroupError::Broker(BrokerError::UnknownTopic { .. })), "{error}");
     let error = with(commit("t", 1, 1)).await.expect_err("unknown partition");
