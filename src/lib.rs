@@ -3,6 +3,7 @@
 pub mod api;
 pub mod broker;
 pub mod cli;
+pub mod client;
 pub mod clock;
 pub mod config;
 pub mod group;
@@ -11,3 +12,7 @@ pub mod record;
 pub mod server;
 pub mod storage;
 pub mod types;
+
+#[doc = include_str!("../README.md")]
+#[cfg(doctest)]
+pub struct Readme;

@@ -1,3 +1,149 @@
-//! The command line: one file per subcommand.
+//! The command line: one file a subcommand. [`main`] parses, runs, and turns a failure into one line and an exit code.
 
+mod commit;
+mod completions;
+mod connection;
+mod consume;
+mod delete_records;
+mod failure;
+mod format;
+mod group;
+mod input;
+mod lines;
+mod offsets;
+mod output;
+mod produce;
+mod progress;
 pub mod serve;
+mod topic;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use connection::ServerArgs;
+use failure::Failure;
+
+/// Shown below every help text.
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  the operation failed
+  2  the command line is wrong
+  3  no broker answers";
+
+/// What the `sagwan` binary can be told.
+#[derive(Debug, Parser)]
+#[command(
+    name = "sagwan",
+    version,
+    about = "A Kafka-style commit log whose acknowledgement survives a power cut",
+    after_help = EXIT_CODES,
+    disable_help_subcommand = true
+)]
+struct Cli {
+    #[command(flatten)]
+    server: ServerArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a broker
+    Serve(serve::ServeArgs),
+    /// Create, list, describe, alter and delete topics
+    #[command(subcommand)]
+    Topic(topic::TopicCommand),
+    /// Append lines to a topic, one record a line
+    Produce(produce::ProduceArgs),
+    /// Read the records of a topic
+    Consume(consume::ConsumeArgs),
+    /// Show what offsets a topic has
+    Offsets(offsets::OffsetsArgs),
+    /// Record how far a consumer group has come
+    Commit(commit::CommitArgs),
+    /// List and describe consumer groups
+    #[command(subcommand)]
+    Group(group::GroupCommand),
+    /// Delete the oldest records of a partition
+    DeleteRecords(delete_records::DeleteRecordsArgs),
+    /// Print a completion script for a shell
+    Completions(completions::CompletionsArgs),
+}
+
+/// Runs what the command line of this process asks for.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are "errors" too. When there is nobody to read them, there is nobody to tell.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(failure::USAGE));
+        }
+    };
+    let done = match cli.command {
+        Command::Serve(args) => connection::block_on(async {
+            serve::run(args).await.map_err(|error| Failure::Failed(error.to_string()))
+        }),
+        Command::Completions(args) => completions::run(&args),
+        command => connection::block_on(dispatch(command, &cli.server)),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+async fn dispatch(command: Command, server: &ServerArgs) -> Result<(), Failure> {
+    let client = server.connect().await?;
+    match command {
+        Command::Topic(command) => topic::run(command, &client).await,
+        Command::Produce(args) => produce::run(args, &client).await,
+        Command::Consume(args) => consume::run(args, &client).await,
+        Command::Offsets(args) => offsets::run(args, &client).await,
+        Command::Commit(args) => commit::run(args, &client).await,
+        Command::Group(command) => group::run(command, &client).await,
+        Command::DeleteRecords(args) => delete_records::run(args, &client).await,
+        // These need no broker.
+        Command::Serve(_) | Command::Completions(_) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_server_can_be_named_before_or_after_the_subcommand() {
+        for line in ["sagwan --server h:1 topic list", "sagwan topic list --server h:1"] {
+            let cli = Cli::try_parse_from(line.split(' ')).expect(line);
+            assert_eq!(cli.server.server, "h:1");
+        }
+    }
+
+    #[test]
+    fn bad_arguments_are_usage_errors() {
+        for line in [
+            "sagwan produce a/b",
+            "sagwan produce t --partition -1",
+            "sagwan topic create t --partitions -1",
+            "sagwan topic create t --partitions 0",
+            "sagwan topic create t --config durability",
+            "sagwan topic alter t",
+            "sagwan consume t --from yesterday",
+            "sagwan consume t --format %q",
+            "sagwan consume t --format %v --output json",
+            "sagwan commit g t --partition 0 --offset -5",
+        ] {
+            let error = Cli::try_parse_from(line.split(' ')).expect_err(line);
+            assert_eq!(error.exit_code(), i32::from(failure::USAGE), "{line}");
+        }
+    }
+}

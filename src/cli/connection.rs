@@ -1,0 +1,45 @@
+//! How a subcommand reaches the broker.
+
+use std::time::Duration;
+
+use clap::Args;
+
+use super::failure::Failure;
+use crate::client::{Client, ConnectionConfig};
+
+/// People wait for less long than programs.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Which broker to talk to.
+#[derive(Debug, Args)]
+pub(super) struct ServerArgs {
+    /// The broker's address; http:// may be left out
+    #[arg(
+        long,
+        global = true,
+        env = "SAGWAN_SERVER",
+        default_value = "http://127.0.0.1:50051",
+        value_name = "URL",
+        help_heading = "Connection"
+    )]
+    pub(super) server: String,
+}
+
+impl ServerArgs {
+    pub(super) async fn connect(&self) -> Result<Client, Failure> {
+        let config = ConnectionConfig { connect_timeout: CONNECT_TIMEOUT, ..ConnectionConfig::default() };
+        Ok(Client::connect_with(&self.server, &config).await?)
+    }
+}
+
+/// Runs a subcommand to its end on a runtime of its own.
+pub(super) fn block_on(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::io("cannot start", error))?;
+    let done = runtime.block_on(command);
+    // A read of standard input may never return.
+    runtime.shutdown_background();
+    done
+}

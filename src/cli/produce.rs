@@ -1,0 +1,235 @@
+//! `sagwan produce`: appends lines to a topic, one record a line.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use bytes::Bytes;
+use clap::{Args, ValueEnum};
+use futures_util::FutureExt as _;
+use indicatif::ProgressBar;
+
+use super::failure::Failure;
+use super::{format, input, lines, output, progress};
+use crate::client::{
+    Client, Codec, Delivery, Error, Header, PartitionId, Producer, ProducerConfig, ProducerRecord, TopicName,
+};
+
+/// Larger batches than a program's: lines come in bulk, and a sync of the broker is worth one batch a partition.
+const BATCH_BYTES: usize = 512 << 10;
+/// Records that were sent and not yet looked after.
+const MAX_OUTSTANDING: usize = 256 << 10;
+
+/// What to append, and where.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Lines are bytes: all but the newline is kept, a carriage return too. An empty line is a record with an empty value. A last
+line without a newline is a record as well; read back, it has one.
+
+Examples:
+  sagwan produce logs /var/log/syslog
+  journalctl -f | sagwan produce journal --compression zstd
+  printf 'k1\\tv1\\nk2\\tv2\\n' | sagwan produce orders --key-separator '\\t'")]
+pub(super) struct ProduceArgs {
+    /// The topic; the broker creates it if it is not there, and may
+    #[arg(value_parser = input::topic)]
+    topic: TopicName,
+    /// The file to read; standard input if not given, or -
+    file: Option<PathBuf>,
+    /// What stands between key and value in a line; \t and \n are understood. Without it, lines are values
+    #[arg(long, value_name = "SEP", value_parser = separator, allow_hyphen_values = true)]
+    key_separator: Option<Separator>,
+    /// The partition; by key if not given, or all in turn
+    #[arg(long, value_name = "N", value_parser = input::partition, allow_hyphen_values = true)]
+    partition: Option<PartitionId>,
+    /// A header for every record; may be given several times
+    #[arg(long = "header", value_name = "K=V", value_parser = input::pair)]
+    headers: Vec<(String, String)>,
+    /// How batches are compressed
+    #[arg(long, value_enum, default_value_t = Compression::None)]
+    compression: Compression,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Compression {
+    None,
+    Gzip,
+    Snappy,
+    Lz4,
+    Zstd,
+}
+
+impl From<Compression> for Codec {
+    fn from(compression: Compression) -> Self {
+        match compression {
+            Compression::None => Self::None,
+            Compression::Gzip => Self::Gzip,
+            Compression::Snappy => Self::Snappy,
+            Compression::Lz4 => Self::Lz4,
+            Compression::Zstd => Self::Zstd,
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Separator(Bytes);
+
+fn separator(text: &str) -> Result<Separator, String> {
+    match format::unescape(text)? {
+        empty if empty.is_empty() => Err("a separator cannot be empty".to_owned()),
+        bytes => Ok(Separator(bytes.into())),
+    }
+}
+
+pub(super) async fn run(args: ProduceArgs, client: &Client) -> Result<(), Failure> {
+    let (blocks, total) = match args.file.as_ref().filter(|file| file.as_os_str() != "-") {
+        Some(path) => {
+            let unreadable = |error| Failure::io(format!("cannot read {}", path.display()), error);
+            let file = File::open(path).map_err(unreadable)?;
+            let size = file.metadata().map_err(unreadable)?.len();
+            (lines::read(file), Some(size))
+        }
+        None => (lines::read(std::io::stdin()), None),
+    };
+    let producer = client.producer(ProducerConfig {
+        compression: args.compression.into(),
+        batch_bytes: BATCH_BYTES,
+        ..ProducerConfig::default()
+    })?;
+    let mut run = Run {
+        producer,
+        template: template(&args),
+        separator: args.key_separator,
+        outstanding: VecDeque::new(),
+        lines: 0,
+        acknowledged: 0,
+        bytes: 0,
+        started: Instant::now(),
+    };
+    let bar = progress::bytes(total);
+    let done = run.all(blocks, &bar).await;
+    bar.finish_and_clear();
+    run.count_acknowledged();
+    eprintln!("{}", run.summary());
+    done
+}
+
+/// What all records have in common.
+fn template(args: &ProduceArgs) -> ProducerRecord {
+    let header =
+        |(key, value): &(String, String)| Header { key: key.clone(), value: Some(value.clone().into()) };
+    ProducerRecord {
+        partition: args.partition,
+        headers: args.headers.iter().map(header).collect(),
+        ..ProducerRecord::new(args.topic.clone())
+    }
+}
+
+/// One run over one input.
+struct Run {
+    producer: Producer,
+    template: ProducerRecord,
+    separator: Option<Separator>,
+    /// In the order of the lines.
+    outstanding: VecDeque<Delivery>,
+    /// Read so far.
+    lines: u64,
+    acknowledged: u64,
+    bytes: u64,
+    started: Instant,
+}
+
+impl Run {
+    /// Sends every line and waits for the acknowledgements; ends with the first failure.
+    async fn all(
+        &mut self,
+        mut blocks: tokio::sync::mpsc::Receiver<std::io::Result<Bytes>>,
+        bar: &ProgressBar,
+    ) -> Result<(), Failure> {
+        while let Some(block) = blocks.recv().await {
+            let block = block.map_err(|error| Failure::io("cannot read the input", error))?;
+            for line in lines::lines(&block) {
+                self.lines += 1;
+                let record = self.record(line)?;
+                let delivery = self.producer.send(record).await;
+                self.outstanding.push_back(delivery.map_err(|error| failed(self.lines, &error))?);
+            }
+            self.bytes += block.len() as u64;
+            bar.inc(block.len() as u64);
+            self.settle(MAX_OUTSTANDING).await?;
+        }
+        // Each delivery tells its own failure, with its line.
+        let _ = self.producer.flush().await;
+        self.settle(0).await
+    }
+
+    fn record(&self, line: Bytes) -> Result<ProducerRecord, Failure> {
+        let mut record = self.template.clone();
+        if let Some(Separator(separator)) = &self.separator {
+            let at =
+                line.windows(separator.len()).position(|window| window == separator).ok_or_else(|| {
+                    Failure::Failed(format!(
+                        "line {} has no key separator \"{}\"",
+                        self.lines,
+                        separator.escape_ascii()
+                    ))
+                })?;
+            record.key = Some(line.slice(..at));
+            record.value = Some(line.slice(at + separator.len()..));
+        } else {
+            record.value = Some(line);
+        }
+        Ok(record)
+    }
+
+    /// Takes off what is acknowledged, and waits while more than `most` is left.
+    async fn settle(&mut self, most: usize) -> Result<(), Failure> {
+        while let Some(delivery) = self.outstanding.front_mut() {
+            let settled = match delivery.now_or_never() {
+                Some(settled) => settled,
+                None if self.outstanding.len() <= most => break,
+                None => match self.outstanding.front_mut() {
+                    Some(delivery) => delivery.await,
+                    None => break,
+                },
+            };
+            settled.map_err(|error| failed(self.lines - self.outstanding.len() as u64 + 1, &error))?;
+            self.outstanding.pop_front();
+            self.acknowledged += 1;
+        }
+        Ok(())
+    }
+
+    /// After a failure, counts what was acknowledged none the less.
+    fn count_acknowledged(&mut self) {
+        let settled = self.outstanding.drain(..).filter_map(Delivery::now_or_never);
+        self.acknowledged += settled.flatten().count() as u64;
+    }
+
+    fn summary(&self) -> String {
+        let seconds = self.started.elapsed().as_secs_f64().max(1e-6);
+        format!(
+            "{} records acknowledged, {} read in {seconds:.2} s: {}/s, {} records/s",
+            output::thousands(self.acknowledged),
+            output::size(self.bytes),
+            output::size((self.bytes as f64 / seconds) as u64),
+            output::thousands((self.acknowledged as f64 / seconds) as u64),
+        )
+    }
+}
+
+fn failed(line: u64, error: &Error) -> Failure {
+    Failure::Failed(format!("line {line} was not appended: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_separator_may_have_escapes_but_must_not_be_empty() {
+        assert_eq!(separator(r"\t").map(|Separator(bytes)| bytes), Ok(Bytes::from_static(b"\t")));
+        assert!(separator("").is_err());
+    }
+}

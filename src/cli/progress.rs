@@ -1,0 +1,51 @@
+//! A bar on standard error for what takes long, if there is a person to see it.
+
+use std::io::IsTerminal as _;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// Bytes of an input whose size may be unknown.
+pub(super) fn bytes(total: Option<u64>) -> ProgressBar {
+    let template = match total {
+        Some(_) => "{bar:30} {bytes}/{total_bytes} {bytes_per_sec} {eta}",
+        None => "{spinner} {bytes} {bytes_per_sec}",
+    };
+    bar(total, template, std::io::stderr().is_terminal())
+}
+
+/// Records up to a known end. Not while records themselves are written to the terminal.
+pub(super) fn records(total: u64) -> ProgressBar {
+    let visible = std::io::stderr().is_terminal() && !std::io::stdout().is_terminal();
+    bar(Some(total), "{bar:30} {human_pos}/{human_len} records {per_sec} {eta}", visible)
+}
+
+/// No bar: for what has no end.
+pub(super) fn none() -> ProgressBar {
+    ProgressBar::hidden()
+}
+
+fn bar(total: Option<u64>, template: &str, visible: bool) -> ProgressBar {
+    if !visible {
+        return none();
+    }
+    let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr());
+    // Without its template, a bar still has indicatif's own.
+    match ProgressStyle::with_template(template) {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_templates_are_valid() {
+        for template in
+            ["{bar:30} {bytes}/{total_bytes} {bytes_per_sec} {eta}", "{spinner} {bytes} {bytes_per_sec}"]
+        {
+            assert!(ProgressStyle::with_template(template).is_ok(), "{template}");
+        }
+    }
+}

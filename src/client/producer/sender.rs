@@ -1,0 +1,323 @@
+//! The task that carries batches to the broker: one pipelined stream, answers matched by request id, retries.
+//!
+//! A batch is sent again only when it is certain that it was not appended. When the stream breaks, nothing is certain
+//! about the batches under way: they fail so, unless the producer was told to repeat them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio::time::Instant;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Status, Streaming};
+
+use super::accumulator::Accumulator;
+use super::batch::Batch;
+use super::config::ProducerConfig;
+use super::delivery::{Appended, Outcome};
+use crate::client::backoff::Backoff;
+use crate::client::connection::Connection;
+use crate::client::error::{Error, reason};
+use crate::client::position::offset_from_wire;
+use crate::proto;
+use crate::types::TopicName;
+
+/// The first delay before something is tried again.
+pub(super) const RETRY_INITIAL: Duration = Duration::from_millis(50);
+/// The longest.
+pub(super) const RETRY_MAX: Duration = Duration::from_secs(2);
+
+/// What the producer's handles and its sender share.
+pub(super) struct Shared {
+    pub(super) accumulator: Mutex<Accumulator>,
+    /// Tells the sender that there is something new to look at.
+    pub(super) wake: Notify,
+    /// Free bytes of the buffer. Closed when the sender is gone.
+    pub(super) memory: Semaphore,
+}
+
+impl Shared {
+    /// Settles a batch that is neither queued nor in flight any more.
+    fn settle(&self, batch: Batch, outcome: Outcome) {
+        self.memory.add_permits(batch.settle(outcome));
+    }
+}
+
+/// The task's state; [`run`](Self::run) never returns, it is aborted when the last handle is dropped.
+pub(super) struct Sender {
+    shared: Arc<Shared>,
+    connection: Connection,
+    config: ProducerConfig,
+    stream: Option<Stream>,
+    /// By request id, which is the batch's sequence.
+    in_flight: BTreeMap<u64, Batch>,
+    backoff: Backoff,
+    /// After a failure: the stream is not opened again before.
+    reopen_at: Option<Instant>,
+    /// Why the stream could not be opened.
+    open_error: Option<Error>,
+}
+
+struct Stream {
+    requests: mpsc::Sender<proto::ProduceStreamRequest>,
+    answers: Streaming<proto::ProduceStreamResponse>,
+}
+
+impl Sender {
+    pub(super) fn new(shared: Arc<Shared>, connection: Connection, config: ProducerConfig) -> Self {
+        Self {
+            shared,
+            connection,
+            config,
+            stream: None,
+            in_flight: BTreeMap::new(),
+            backoff: Backoff::new(RETRY_INITIAL, RETRY_MAX),
+            reopen_at: None,
+            open_error: None,
+        }
+    }
+
+    pub(super) async fn run(mut self) {
+        loop {
+            self.expire(Instant::now());
+            if self.stream.is_none() && self.wants_stream(Instant::now()) {
+                self.open().await;
+            }
+            self.dispatch(Instant::now());
+            let deadline = self.next_deadline();
+            tokio::select! {
+                answer = next_answer(self.stream.as_mut()) => self.on_answer(answer),
+                () = self.shared.wake.notified() => {}
+                () = sleep_until(deadline) => {}
+            }
+        }
+    }
+
+    fn wants_stream(&self, now: Instant) -> bool {
+        self.reopen_at.is_none_or(|at| at <= now)
+            && self.shared.accumulator.lock().next_ready().is_some_and(|at| at <= now)
+    }
+
+    /// Opens the stream. No batch is handed over before the broker has answered, so that a failure here leaves none
+    /// whose fate is unknown.
+    async fn open(&mut self) {
+        // There is room for every batch that may be under way: handing one over never waits.
+        let (requests, queue) = mpsc::channel(self.config.max_in_flight);
+        let opened = self.connection.log().produce_stream(ReceiverStream::new(queue)).await;
+        match self.connection.answer(opened) {
+            Ok(answers) => {
+                self.stream = Some(Stream { requests, answers });
+                self.open_error = None;
+            }
+            Err(error) if error.is_retriable() => {
+                self.reopen_at = Some(Instant::now() + self.backoff.next_delay(error.retry_after()));
+                self.open_error = Some(error);
+            }
+            Err(error) => self.refuse_ready(&error),
+        }
+    }
+
+    /// Fails what is ready to be sent.
+    fn refuse_ready(&self, error: &Error) {
+        let refused = {
+            let mut accumulator = self.shared.accumulator.lock();
+            let refused = accumulator.take_ready(usize::MAX, Instant::now());
+            for batch in &refused {
+                accumulator.landed(batch);
+            }
+            refused
+        };
+        for batch in refused {
+            self.shared.settle(batch, Err(error.clone()));
+        }
+    }
+
+    /// Hands over what is ready, as far as it may be under way.
+    fn dispatch(&mut self, now: Instant) {
+        let Some(stream) = &self.stream else { return };
+        let mut broken = false;
+        while !broken {
+            let room = self.config.max_in_flight.saturating_sub(self.in_flight.len());
+            let ready = self.shared.accumulator.lock().take_ready(room, now);
+            if ready.is_empty() {
+                return;
+            }
+            for mut batch in ready {
+                let record_batch = match batch.encode() {
+                    Ok(record_batch) => record_batch,
+                    Err(error) => {
+                        self.give_up(batch, error);
+                        continue;
+                    }
+                };
+                let request = proto::ProduceStreamRequest {
+                    request_id: batch.sequence,
+                    request: Some(proto::ProduceRequest {
+                        topic: batch.target.topic.as_str().to_owned(),
+                        partition: Some(batch.target.partition.get()),
+                        record_batch: Some(record_batch),
+                        ..proto::ProduceRequest::default()
+                    }),
+                };
+                broken = broken || stream.requests.try_send(request).is_err();
+                if broken {
+                    // It never left.
+                    self.shared.accumulator.lock().requeue(batch, now);
+                } else {
+                    self.in_flight.insert(batch.sequence, batch);
+                }
+            }
+        }
+        self.on_broken(&Error::lost(self.connection.url(), "the broker takes no more requests"));
+    }
+
+    fn on_answer(&mut self, answer: Result<Option<proto::ProduceStreamResponse>, Status>) {
+        match answer {
+            Ok(Some(answer)) => {
+                self.backoff.reset();
+                self.reopen_at = None;
+                if let Some(batch) = self.in_flight.remove(&answer.request_id) {
+                    self.on_outcome(batch, outcome(answer));
+                }
+            }
+            Ok(None) => self.on_broken(&Error::lost(self.connection.url(), "the broker ended the stream")),
+            Err(status) => {
+                let error = self.connection.error(&status);
+                self.on_broken(&error);
+            }
+        }
+    }
+
+    fn on_outcome(&self, batch: Batch, outcome: Outcome) {
+        match outcome {
+            Ok(appended) => {
+                self.shared.accumulator.lock().landed(&batch);
+                self.shared.settle(batch, Ok(appended));
+            }
+            Err(error) if error.is_safe_to_retry() => self.retry(batch, error),
+            Err(error) => self.give_up(batch, error),
+        }
+    }
+
+    /// Queues a batch again; should it be too old by then, it expires there.
+    fn retry(&self, mut batch: Batch, error: Error) {
+        let delay = Backoff::new(RETRY_INITIAL, RETRY_MAX).delay_after(batch.attempts);
+        let delay = delay.max(error.retry_after().unwrap_or_default());
+        batch.attempts = batch.attempts.saturating_add(1);
+        batch.last_error = Some(error);
+        self.shared.accumulator.lock().requeue(batch, Instant::now() + delay);
+    }
+
+    fn give_up(&self, batch: Batch, error: Error) {
+        {
+            let mut accumulator = self.shared.accumulator.lock();
+            accumulator.landed(&batch);
+            // Then the topic is not as it was thought to be: it is looked at before the next record.
+            let stale = [reason::UNKNOWN_TOPIC, reason::UNKNOWN_PARTITION, reason::MESSAGE_TOO_LARGE];
+            if stale.contains(&error.reason()) {
+                accumulator.trust_topic(&batch.target.topic, Instant::now());
+            }
+        }
+        self.shared.settle(batch, Err(error));
+    }
+
+    /// The stream is gone, and with it the certainty about what was under way.
+    fn on_broken(&mut self, error: &Error) {
+        self.stream = None;
+        self.reopen_at = Some(Instant::now() + self.backoff.next_delay(error.retry_after()));
+        let unknown = if error.is_outcome_unknown() {
+            error.clone()
+        } else {
+            Error::lost(self.connection.url(), &error.to_string())
+        };
+        for (_, batch) in std::mem::take(&mut self.in_flight) {
+            if self.config.retry_unknown {
+                self.retry(batch, unknown.clone());
+            } else {
+                self.give_up(batch, unknown.clone());
+            }
+        }
+    }
+
+    /// Gives up what has waited too long, here or at the broker.
+    fn expire(&mut self, now: Instant) {
+        let expired = self.shared.accumulator.lock().take_expired(now);
+        for mut batch in expired {
+            let error = batch.last_error.take().or_else(|| self.open_error.clone());
+            let error =
+                error.unwrap_or_else(|| expired_error(&batch.target.topic, self.config.delivery_timeout));
+            self.shared.settle(batch, Err(error));
+        }
+        if self.oldest_in_flight().is_some_and(|created| created + self.config.delivery_timeout <= now) {
+            let message = format!("the broker at {} did not answer in time", self.connection.url());
+            self.on_broken(&Error::new(Code::DeadlineExceeded, reason::TIMEOUT, message));
+        }
+    }
+
+    fn oldest_in_flight(&self) -> Option<Instant> {
+        self.in_flight.values().map(|batch| batch.created).min()
+    }
+
+    /// When to look again though nothing was heard.
+    fn next_deadline(&self) -> Option<Instant> {
+        let accumulator = self.shared.accumulator.lock();
+        let expiry = accumulator.next_expiry();
+        let expiry_in_flight = self.oldest_in_flight().map(|created| created + self.config.delivery_timeout);
+        let ready = match (&self.stream, self.reopen_at) {
+            (Some(_), _) if self.in_flight.len() >= self.config.max_in_flight => None,
+            (None, Some(reopen_at)) => accumulator.next_ready().map(|at| at.max(reopen_at)),
+            _ => accumulator.next_ready(),
+        };
+        [expiry, expiry_in_flight, ready].into_iter().flatten().min()
+    }
+}
+
+impl Drop for Sender {
+    /// However the task ends, nobody waits for it in vain.
+    fn drop(&mut self) {
+        self.shared.memory.close();
+        self.shared.accumulator.lock().abandon();
+    }
+}
+
+async fn next_answer(stream: Option<&mut Stream>) -> Result<Option<proto::ProduceStreamResponse>, Status> {
+    match stream {
+        Some(stream) => stream.answers.message().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What the answer says about the one partition of the request.
+fn outcome(answer: proto::ProduceStreamResponse) -> Outcome {
+    use proto::produce_stream_response::Outcome as Answer;
+    match answer.outcome {
+        Some(Answer::Response(response)) => appended(response).map(|(_, appended)| appended),
+        Some(Answer::Error(error)) => Err(Error::from_proto(error)),
+        None => Err(Error::unexpected("the broker answered a produce with nothing")),
+    }
+}
+
+/// The result of a produce to one partition: which one, and where.
+pub(super) fn appended(response: proto::ProduceResponse) -> Result<(i32, Appended), Error> {
+    let result = response.results.into_iter().next();
+    let result = result.ok_or_else(|| Error::unexpected("the broker answered a produce without a result"))?;
+    if let Some(error) = result.error {
+        return Err(Error::from_proto(error));
+    }
+    let base_offset = offset_from_wire(result.base_offset)?;
+    Ok((result.partition, Appended { base_offset, log_append_time_ms: result.log_append_time_ms }))
+}
+
+fn expired_error(topic: &TopicName, delivery_timeout: Duration) -> Error {
+    let message = format!("a batch for topic {topic} could not be sent within {delivery_timeout:?}");
+    Error::new(Code::DeadlineExceeded, reason::DELIVERY_TIMEOUT, message)
+}
