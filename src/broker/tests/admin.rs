@@ -3,7 +3,9 @@
 use futures_util::future::join_all;
 use futures_util::poll;
 
-use crate::broker::testing::{Place, append, batch, create, name, produce, record, settings, shown, spec, values};
+use crate::broker::testing::{
+    Place, append, batch, create, name, produce, record, settings, shown, spec, values,
+};
 use crate::broker::{Broker, BrokerError, Caller, TopicSpec, TopicUpdate};
 use crate::config::BrokerConfig;
 use crate::record::Codec;
@@ -31,7 +33,12 @@ async fn a_created_topic_is_shown_with_its_partitions_and_settings() {
 
 fn created_names(broker: &Broker) -> Vec<(&'static str, String)> {
     let topic = broker.describe_topic(&name("t")).expect("there");
-    topic.config.into_iter().filter(|entry| !entry.is_default).map(|entry| (entry.name, entry.value)).collect()
+    topic
+        .config
+        .into_iter()
+        .filter(|entry| !entry.is_default)
+        .map(|entry| (entry.name, entry.value))
+        .collect()
 }
 
 #[tokio::test]
@@ -43,7 +50,10 @@ async fn a_topic_that_is_refused_leaves_nothing_behind() {
     let error = refused(spec("taken", 1, &[])).await.expect_err("taken");
     assert!(matches!(&error, BrokerError::TopicExists { topic } if topic.as_str() == "taken"), "{error}");
     let error = refused(spec("t", 0, &[])).await.expect_err("too few");
-    assert!(matches!(error, BrokerError::InvalidPartitions { partitions: 0, min: 1, max: 10_000 }), "{error}");
+    assert!(
+        matches!(error, BrokerError::InvalidPartitions { partitions: 0, min: 1, max: 10_000 }),
+        "{error}"
+    );
     let error = refused(spec("t", 1, &[("retention_ms", "1")])).await.expect_err("not yet");
     assert!(matches!(error, BrokerError::UnsupportedConfig { .. }), "{error}");
     let error = refused(spec(OFFSETS_TOPIC, 1, &[])).await.expect_err("internal");
@@ -171,7 +181,8 @@ async fn an_update_changes_settings_and_adds_partitions_under_a_running_topic() 
     assert_eq!(shown(&after, "durability"), "fsync");
     assert_eq!(shown(&after, "compression"), "producer");
 
-    let error = append(&broker, "t", 0, batch(&[&"x".repeat(3000)], Codec::None)).await.expect_err("too large");
+    let error =
+        append(&broker, "t", 0, batch(&[&"x".repeat(3000)], Codec::None)).await.expect_err("too large");
     assert!(matches!(error, BrokerError::Batch { .. }), "{error}");
     produce(&broker, "t", 0, &["b"]).await;
     produce(&broker, "t", 2, &["c"]).await;

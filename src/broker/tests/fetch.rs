@@ -69,7 +69,10 @@ async fn enough_is_counted_over_all_partitions() {
     assert!(poll!(&mut waiting).is_pending(), "two of three");
     produce(&broker, "t", 0, &["c"]).await;
     let outcomes = waiting.await;
-    assert_eq!((values(&outcomes[0]), values(&outcomes[1])), (vec!["a".into(), "c".into()], vec!["b".into()]));
+    assert_eq!(
+        (values(&outcomes[0]), values(&outcomes[1])),
+        (vec!["a".into(), "c".into()], vec!["b".into()])
+    );
 }
 
 #[tokio::test]
