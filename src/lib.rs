@@ -1,5 +1,6 @@
 //! Sagwan: a Kafka-style partitioned commit-log server.
 
+pub mod api;
 pub mod broker;
 pub mod cli;
 pub mod client;
@@ -8,5 +9,10 @@ pub mod config;
 pub mod group;
 pub mod proto;
 pub mod record;
+pub mod server;
 pub mod storage;
 pub mod types;
+
+#[doc = include_str!("../README.md")]
+#[cfg(doctest)]
+pub struct Readme;

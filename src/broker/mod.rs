@@ -56,3 +56,8 @@ pub use topic::TopicDescription;
 pub use topic_changes::{TopicSpec, TopicUpdate};
 pub use topic_config::ConfigEntry;
 pub use topics::TopicDeleted;
+
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;

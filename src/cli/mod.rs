@@ -14,7 +14,7 @@ mod offsets;
 mod output;
 mod produce;
 mod progress;
-mod serve;
+pub mod serve;
 mod topic;
 
 use std::process::ExitCode;
@@ -83,7 +83,9 @@ pub fn main() -> ExitCode {
         }
     };
     let done = match cli.command {
-        Command::Serve(args) => return serve::run(args),
+        Command::Serve(args) => connection::block_on(async {
+            serve::run(args).await.map_err(|error| Failure::Failed(error.to_string()))
+        }),
         Command::Completions(args) => completions::run(&args),
         command => connection::block_on(dispatch(command, &cli.server)),
     };

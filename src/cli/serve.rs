@@ -1,12 +1,238 @@
-//! `sagwan serve`: runs a broker.
+//! `sagwan serve`: settings from flags, environment and file into one [`Config`], and a [`Server`] that runs until it is
+//! told to stop.
 
-use std::process::ExitCode;
+use std::io::{self, IsTerminal};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process;
 
-/// Where the broker keeps its data and where it listens.
-#[derive(Debug, clap::Args)]
-pub(super) struct ServeArgs {}
+use clap::Args;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::ParseError;
 
-/// Runs a broker until it is told to stop.
-pub(super) fn run(_args: ServeArgs) -> ExitCode {
-    ExitCode::FAILURE
+use crate::config::{Config, ConfigError};
+use crate::server::{Server, StartError, StopError};
+
+/// What a shell reports of a process that was interrupted: 128 and SIGINT's number.
+const EXIT_INTERRUPTED: i32 = 130;
+
+const EXAMPLES: &str = "\
+Examples:
+  sagwan serve
+  sagwan serve --data-dir /var/lib/sagwan --grpc-addr 0.0.0.0:50051
+  sagwan serve --config /etc/sagwan/sagwan.toml --log info,sagwan::storage=debug
+  SAGWAN_DATA_DIR=/tmp/sagwan sagwan serve --grpc-addr localhost:0
+
+A flag prevails over its environment variable, that over the configuration file, that over the default.
+SIGTERM and SIGINT shut the broker down in an orderly way; a second one ends it at once, which is safe, but the next
+start has to recover.";
+
+/// Run a broker.
+#[derive(Debug, Clone, Default, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct ServeArgs {
+    /// Where everything is kept; created if it is not there [default: ./data]
+    #[arg(long, value_name = "DIR", env = "SAGWAN_DATA_DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Address to listen on, with an IP address or a host name; port 0 picks a free one [default: 127.0.0.1:50051]
+    #[arg(long, value_name = "HOST:PORT", env = "SAGWAN_GRPC_ADDR")]
+    pub grpc_addr: Option<String>,
+    /// Configuration file (TOML); deploy/sagwan.toml has all settings with their defaults
+    #[arg(long, value_name = "FILE", env = "SAGWAN_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// What to log to standard error: a level (error, warn, info, debug, trace), or a list of target=level
+    #[arg(long, value_name = "FILTER", env = "SAGWAN_LOG", default_value = "info")]
+    pub log: String,
+}
+
+/// Why `sagwan serve` failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// `--log` cannot be understood.
+    #[error("invalid log filter {filter:?}: {source}")]
+    LogFilter {
+        /// What was given.
+        filter: String,
+        /// Why.
+        source: ParseError,
+    },
+    /// The settings cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// `--grpc-addr` names no address.
+    #[error("cannot listen on {addr:?}: {detail}; use HOST:PORT, such as 127.0.0.1:50051 or localhost:50051")]
+    Address {
+        /// What was given.
+        addr: String,
+        /// Why.
+        detail: String,
+    },
+    /// Signals cannot be received.
+    #[error("cannot listen for signals: {0}")]
+    Signals(io::Error),
+    /// The broker did not start.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The broker did not end well.
+    #[error(transparent)]
+    Stop(#[from] StopError),
+}
+
+/// Runs a broker until SIGTERM or SIGINT.
+///
+/// # Errors
+/// [`ServeError`] if it cannot start, or did not end well.
+pub async fn run(args: ServeArgs) -> Result<(), ServeError> {
+    start_logging(&args.log)?;
+    let config = args.settings().await?;
+    let data_dir = config.data_dir.clone();
+    // Before anything is opened, so that a signal during a long recovery is not lost.
+    let mut signals = Signals::new().map_err(ServeError::Signals)?;
+    tracing::info!(data_dir = %data_dir.display(), version = env!("CARGO_PKG_VERSION"), "starting");
+    let server = tokio::select! {
+        server = Server::start(config) => server?,
+        name = signals.next() => {
+            // Nothing has been accepted yet, so there is nothing to finish; recovery can be broken off at any point.
+            tracing::info!("{name} during the start: exiting");
+            process::exit(EXIT_INTERRUPTED);
+        }
+    };
+    let status = server.status();
+    tracing::info!(
+        grpc = %format_args!("http://{}", server.grpc_addr()),
+        data_dir = %data_dir.display(),
+        durability = "fsync unless a topic says otherwise",
+        topics = status.topics,
+        partitions = status.partitions,
+        recovered_partitions = status.storage.recovered_logs,
+        took_ms = server.start_time().as_millis(),
+        "ready"
+    );
+    let stop = async {
+        let name = signals.next().await;
+        tracing::info!("{name} received");
+        tokio::spawn(async move {
+            let name = signals.next().await;
+            tracing::warn!("{name} received again: exiting at once, without the clean mark");
+            process::exit(EXIT_INTERRUPTED);
+        });
+    };
+    Ok(server.run_until(stop).await?)
+}
+
+impl ServeArgs {
+    /// The file's settings with what flags and environment say on top.
+    async fn settings(self) -> Result<Config, ServeError> {
+        let mut config = match &self.config {
+            Some(path) => Config::load(path)?,
+            None => Config::default(),
+        };
+        if let Some(data_dir) = self.data_dir {
+            config.data_dir = data_dir;
+        }
+        if let Some(addr) = self.grpc_addr {
+            config.grpc.addr = resolve(addr).await?;
+        }
+        Ok(config)
+    }
+}
+
+/// The first address that a name stands for.
+async fn resolve(addr: String) -> Result<SocketAddr, ServeError> {
+    let found = tokio::net::lookup_host(&addr).await.map(|mut addrs| addrs.next());
+    match found {
+        Ok(Some(found)) => Ok(found),
+        Ok(None) => Err(ServeError::Address { addr, detail: "it has no address".to_owned() }),
+        Err(error) => Err(ServeError::Address { addr, detail: error.to_string() }),
+    }
+}
+
+fn start_logging(filter: &str) -> Result<(), ServeError> {
+    let parsed = EnvFilter::builder()
+        .parse(filter)
+        .map_err(|source| ServeError::LogFilter { filter: filter.to_owned(), source })?;
+    // Whoever embeds this may have a subscriber already; then that one counts.
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(parsed)
+        .with_ansi(io::stderr().is_terminal())
+        .with_writer(io::stderr)
+        .try_init();
+    Ok(())
+}
+
+/// The signals that ask for an end.
+struct Signals {
+    #[cfg(unix)]
+    terminate: tokio::signal::unix::Signal,
+    #[cfg(unix)]
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    #[cfg(unix)]
+    fn new() -> io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    /// The next signal's name.
+    #[cfg(unix)]
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+
+    #[cfg(not(unix))]
+    #[expect(clippy::unnecessary_wraps, reason = "the unix one can fail")]
+    fn new() -> io::Result<Self> {
+        Ok(Self {})
+    }
+
+    #[cfg(not(unix))]
+    async fn next(&mut self) -> &'static str {
+        match tokio::signal::ctrl_c().await {
+            Ok(()) => "Ctrl-C",
+            Err(_) => std::future::pending().await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_flag_prevails_over_the_file_and_the_file_over_the_default() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("sagwan.toml");
+        fs::write(&file, "data_dir = \"/from/file\"\n[grpc]\naddr = \"127.0.0.1:7\"\nmax_connections = 5\n")
+            .expect("written");
+        let args = ServeArgs {
+            grpc_addr: Some("127.0.0.1:8".to_owned()),
+            config: Some(file),
+            ..ServeArgs::default()
+        };
+        let config = args.settings().await.expect("valid");
+        assert_eq!(config.data_dir, PathBuf::from("/from/file"));
+        assert_eq!(config.grpc.addr.port(), 8);
+        assert_eq!(config.grpc.max_connections, 5);
+        assert_eq!(config.grpc.stall_timeout_ms, Config::default().grpc.stall_timeout_ms);
+    }
+
+    #[tokio::test]
+    async fn an_address_may_be_a_host_name() {
+        let addr = resolve("localhost:50051".to_owned()).await.expect("localhost");
+        assert!(addr.ip().is_loopback());
+        assert_eq!(addr.port(), 50_051);
+    }
+
+    #[tokio::test]
+    async fn an_address_without_a_port_is_refused_by_name() {
+        let error = resolve("localhost".to_owned()).await.expect_err("no port");
+        assert!(error.to_string().contains("\"localhost\""), "{error}");
+    }
 }

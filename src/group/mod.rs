@@ -15,5 +15,7 @@ mod offsets;
 mod offsets_log;
 mod replay;
 mod table;
+#[cfg(test)]
+mod tests;
 
 pub use offsets::{Commit, Committed, GroupError, Groups};

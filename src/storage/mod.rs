@@ -1,65 +1,71 @@
-//! (placeholder for the storage layer while it is being written)
+//! The log on the disk: segments, indexes, group commit, recovery.
+//!
+//! The broker opens one [`Store`] for its data directory, and through it a [`LogHandle`] for each partition. This
+//! layer knows batches and offsets, files and threads; it knows nothing of topics' meaning, of networks, or of tokio.
+//!
+//! # The way of an append
+//!
+//! [`LogHandle::append`] hands a batch to the writer thread that owns the log ([`threads`]). It gives the batch its
+//! offset and gathers it with what else has arrived ([`log`]), writes the group with one call, and passes it on to the
+//! syncing thread, which makes all waiting groups durable together ([`syncer`]), publishes them to readers
+//! ([`log_view`], [`tail_cache`]) and acknowledges. With `durability = os` the sync is left out before, and done later.
+//!
+//! # The way of a read
+//!
+//! [`LogHandle::read_tail`] answers from memory. What is older, [`LogHandle::read`] finds by the index of its
+//! [`segment`] and lends out of the map ([`mmap`]) without a copy.
+//!
+//! # Files
+//!
+//! ```text
+//! .lock                           held while the directory is open                       data_dir
+//! meta.toml                       format version, cluster id, broker id                  data_dir
+//! checkpoint, checkpoint.old      recovery point and start of each log, the clean mark   checkpoint
+//! durable                         a lower bound of each log's durable offset             durable
+//! <topic>-<partition>/
+//!   topic-id                      whose directory it is                                  identity
+//!   <base offset>.log             batches                                                segment
+//!   <base offset>.index           offset index                                           index
+//!   <base offset>.timeindex       time index                                             index
+//!   <base offset>.torn            what recovery cut off                                  recovery
+//!   leader-epochs                 from which offset on an epoch holds                    epochs
+//!   seals                         the manifest: sealed segments and their checksums      seals
+//! .deleted/                       logs on their way out                                  data_dir
+//! .set-aside/                     directories that no topic knows                        data_dir
+//! ```
+
+mod checkpoint;
+mod checkpointer;
+mod data_dir;
+mod durable;
+mod epochs;
+pub mod fs;
+mod handle;
+mod identity;
+mod index;
+mod log;
+mod log_view;
+pub mod mmap;
+mod open_segments;
+mod recovery;
+mod scan;
+mod seals;
+mod segment;
+mod small_file;
+mod stats;
+mod store;
+mod syncer;
+mod tail_cache;
+#[cfg(test)]
+mod tests;
+mod threads;
 mod types;
-use std::path::Path; use std::sync::Arc;
-use crate::{clock::Clock, config::StorageConfig, types::{LeaderEpoch, Offset}};
-pub use types::*;
+mod upkeep;
 
-/// Why the data directory could not be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError { #[error("stub")] Stub }
-
-/// One open data directory. Dropping it without `close` is like a crash.
-#[derive(Debug)] pub struct Store;
-impl Store {
-    /// Locks the data directory, checks its format, reads what the last run left behind. Opens no log. Blocks.
-    pub fn open(_dir: &Path, _config: &StorageConfig, _clock: Arc<dyn Clock>) -> Result<Self, OpenError> { todo!() }
-    pub fn dir(&self) -> &Path { todo!() }
-    pub fn cluster_id(&self) -> &str { todo!() }
-    pub fn broker_id(&self) -> i32 { todo!() }
-    /// Whether the last run ended in an orderly way.
-    pub fn was_clean(&self) -> bool { todo!() }
-    pub fn leader_epoch(&self) -> LeaderEpoch { todo!() }
-    /// Reads a small file of the data directory that `replace_file` wrote (checksummed, versioned). None if not there. Blocks.
-    pub fn read_file(&self, _name: &str) -> Result<Option<Vec<u8>>, LogError> { todo!() }
-    /// Replaces it atomically and durably; the one before is kept as `<name>.old`. Blocks.
-    pub fn replace_file(&self, _name: &str, _body: &[u8]) -> Result<(), LogError> { todo!() }
-    /// Creates the directories of new logs and syncs them; they do not count until the caller has recorded them
-    /// (in the catalogue), and a crash before that leaves directories that the next start sets aside. Blocks.
-    pub fn create_logs(&self, _specs: &[LogSpec]) -> Result<Vec<LogHandle>, LogError> { todo!() }
-    /// Opens existing logs in parallel, recovering those that need it. One result per spec, in order. Blocks.
-    /// `Ok` may also be a read-only log (see LogStatus).
-    pub fn open_logs(&self, _specs: &[LogSpec]) -> Vec<Result<LogHandle, OpenLogError>> { todo!() }
-    /// After every known log was opened: sets aside directories that belong to no given spec (renamed, never deleted),
-    /// finishes deletions, starts the periodic checkpoint, durably removes the clean mark. Must be called before the first append. Blocks.
-    pub fn start(&self) -> Result<(), LogError> { todo!() }
-    /// Closes logs and deletes their directories (the caller has removed them from the catalogue). Waiting appends fail with Closed. Blocks.
-    pub fn delete_logs(&self, _logs: &[LogHandle]) -> Result<(), LogError> { todo!() }
-    pub fn stats(&self) -> StorageStats { todo!() }
-    /// Orderly end: finishes what was accepted, syncs, writes indexes, checkpoint and the clean mark. Blocks.
-    pub fn close(&self) -> Result<(), LogError> { todo!() }
-}
-
-/// One open log; cheap to clone.
-#[derive(Debug, Clone)] pub struct LogHandle;
-impl LogHandle {
-    /// Hands a batch to the log's writer. Never blocks: the caller bounds what is under way.
-    /// Appends of one caller are done in the order given.
-    pub fn append(&self, _append: Append) { todo!() }
-    pub fn durable_offset(&self) -> Offset { todo!() }
-    pub fn log_start_offset(&self) -> Offset { todo!() }
-    pub fn status(&self) -> LogStatus { todo!() }
-    /// Sets who hears of a moved durable offset (one listener); called at once with the present one.
-    pub fn listen(&self, _listener: DurableListener) { todo!() }
-    /// Reads from memory alone: `None` if what is asked is not all in the tail cache's reach (then use `read`, on a thread that may block).
-    /// At the durable offset: `Some` with no chunks.
-    pub fn read_tail(&self, _offset: Offset, _max_bytes: u64) -> Result<Option<ReadBatches>, ReadError> { todo!() }
-    /// At least one batch if there is one at or after `offset` below the durable offset, then as many as fit. Blocks.
-    pub fn read(&self, _offset: Offset, _max_bytes: u64) -> Result<ReadBatches, ReadError> { todo!() }
-    /// The first record, below the durable offset, whose timestamp is at or after `timestamp_ms`. Blocks.
-    /// `max_decompressed_bytes` caps what a batch may unpack to.
-    pub fn find_timestamp(&self, _timestamp_ms: i64, _max_decompressed_bytes: u64) -> Result<Option<TimestampedOffset>, ReadError> { todo!() }
-    /// Moves the log start offset up, durably, and lets whole segments below it go.
-    pub fn delete_records(&self, _before: Offset, _done: Done<Offset>) { todo!() }
-    /// New settings from the next append on; `os` to `fsync` syncs before `done`.
-    pub fn configure(&self, _config: LogConfig, _done: Done<()>) { todo!() }
-}
+pub use data_dir::{FORMAT_VERSION, OpenError};
+pub use handle::LogHandle;
+pub use store::Store;
+pub use types::{
+    Append, AppendDone, AppendError, Appended, Done, Durability, DurableListener, LogConfig, LogError,
+    LogSpec, LogState, LogStatus, OpenLogError, ReadBatches, ReadError, StorageStats, TimestampedOffset,
+};

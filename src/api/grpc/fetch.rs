@@ -1,0 +1,195 @@
+//! `Fetch` and `ListOffsets`: positions into offsets, and batches into answers.
+
+use std::time::Duration;
+
+use futures_util::stream::{self, StreamExt};
+
+use super::Context;
+use super::convert::{self, Format};
+use super::decode::{self, Budget, MAX_DECODED_BYTES};
+use super::error::Failure;
+use crate::broker::{self, FetchLimits, Fetched, Position, Resolved};
+use crate::proto;
+use crate::types::{Offset, TopicName};
+
+/// Partitions that one call may name.
+pub(super) const MAX_PARTITIONS_PER_CALL: usize = 10_000;
+/// Positions of one call that are looked up at a time.
+const LOOKUPS_AT_A_TIME: usize = 16;
+
+/// Serves `Fetch`.
+///
+/// # Errors
+/// A [`Failure`] if the request is not valid, or every partition of it failed: the first one's.
+pub(super) async fn fetch(
+    context: &Context,
+    request: proto::FetchRequest,
+) -> Result<proto::FetchResponse, Failure> {
+    convert::count("partitions", request.partitions.len(), MAX_PARTITIONS_PER_CALL)?;
+    let format = convert::format(request.format)?;
+    let min_bytes = u64::from(convert::non_negative("min_bytes", request.min_bytes)?);
+    let max_wait = u64::from(convert::non_negative("max_wait_ms", request.max_wait_ms)?);
+    let max_bytes = max_bytes(context, request.max_bytes, context.broker.config().fetch_max_bytes)?;
+
+    let places = few_at_a_time(request.partitions.iter().map(|asked| place(context, asked))).await;
+    let known: Vec<_> = places.iter().flatten().cloned().collect();
+    // Whoever has made a mistake is told so now, not after the wait.
+    let max_wait = if known.len() == places.len() { max_wait } else { 0 };
+    let limits = FetchLimits {
+        min_bytes: if max_wait > 0 { min_bytes.max(1) } else { min_bytes },
+        max_bytes,
+        max_wait: Duration::from_millis(max_wait),
+    };
+    let mut read = if known.is_empty() {
+        Vec::new().into_iter()
+    } else {
+        context.broker.fetch(&known, limits).await.into_iter()
+    };
+
+    let mut weight_left = MAX_DECODED_BYTES;
+    let mut answers = Vec::with_capacity(places.len());
+    for (asked, place) in request.partitions.iter().zip(places) {
+        let data = match place {
+            Err(failure) => Err(failure),
+            Ok(place) => match read.next() {
+                Some(Ok(fetched)) => data(context, &place, fetched, format, &mut weight_left).await,
+                Some(Err(error)) => Err(error.into()),
+                None => Err(Failure::internal()),
+            },
+        };
+        answers.push((asked, data));
+    }
+    let mut partitions = Vec::with_capacity(answers.len());
+    let all_failed = answers.iter().all(|(_, data)| data.is_err());
+    for (asked, data) in answers {
+        partitions.push(match data {
+            Ok(data) => data,
+            Err(failure) if all_failed => return Err(failure),
+            Err(failure) => proto::PartitionData {
+                topic: asked.topic.clone(),
+                partition: asked.partition,
+                error: Some(failure.into()),
+                ..Default::default()
+            },
+        });
+    }
+    Ok(proto::FetchResponse { partitions })
+}
+
+/// What a request asks for at most: never beyond the broker's `fetch_max_bytes`, and `default` where it leaves it open.
+pub(super) fn max_bytes(context: &Context, asked: i32, default: u32) -> Result<u64, Failure> {
+    let asked = match convert::non_negative("max_bytes", asked)? {
+        0 => default,
+        asked => asked,
+    };
+    Ok(u64::from(asked.min(context.broker.config().fetch_max_bytes)))
+}
+
+/// Where a fetch is to begin.
+async fn place(context: &Context, asked: &proto::FetchPartition) -> Result<broker::FetchPartition, Failure> {
+    // An explicit offset is checked by the read itself.
+    if let Position::Offset(offset) = convert::position(asked.position)? {
+        let topic = convert::topic(&asked.topic)?;
+        return Ok(broker::FetchPartition { topic, partition: asked.partition, offset });
+    }
+    let (topic, start) = resolve(context, &asked.topic, asked.partition, asked.position).await?;
+    Ok(broker::FetchPartition { topic, partition: asked.partition, offset: start.offset.get() })
+}
+
+/// Every position as an offset that is within its log; an error of one partition is its own.
+pub(super) async fn resolve_all(
+    context: &Context,
+    partitions: &[proto::FetchPartition],
+) -> Vec<Result<(TopicName, Resolved), Failure>> {
+    let lookups =
+        partitions.iter().map(|asked| resolve(context, &asked.topic, asked.partition, asked.position));
+    few_at_a_time(lookups).await
+}
+
+async fn resolve(
+    context: &Context,
+    topic: &str,
+    partition: i32,
+    position: Option<proto::Position>,
+) -> Result<(TopicName, Resolved), Failure> {
+    let topic = convert::topic(topic)?;
+    let position = convert::position(position)?;
+    let resolved = context.broker.resolve(&topic, partition, position).await?;
+    Ok((topic, resolved))
+}
+
+/// The outcomes of `lookups`, in order.
+async fn few_at_a_time<T>(lookups: impl Iterator<Item = impl Future<Output = T>>) -> Vec<T> {
+    let lookups: Vec<_> = lookups.collect();
+    stream::iter(lookups).buffered(LOOKUPS_AT_A_TIME).collect().await
+}
+
+async fn data(
+    context: &Context,
+    place: &broker::FetchPartition,
+    fetched: Fetched,
+    format: Format,
+    weight_left: &mut usize,
+) -> Result<proto::PartitionData, Failure> {
+    let mut data = proto::PartitionData {
+        topic: place.topic.to_string(),
+        partition: place.partition,
+        high_watermark: fetched.high_watermark.get(),
+        log_start_offset: fetched.log_start_offset.get(),
+        next_offset: fetched.batches.next_offset.get(),
+        ..Default::default()
+    };
+    match format {
+        Format::RecordBatches => data.record_batches = decode::coalesce(fetched.batches.chunks),
+        // The answer is full: this partition's turn comes with the next fetch.
+        Format::Records if *weight_left == 0 => data.next_offset = place.offset,
+        Format::Records => {
+            // The read has refused a negative one.
+            let from = Offset::clamped(place.offset);
+            let budget = Budget {
+                max_decompressed_bytes: context.broker.config().max_decompressed_bytes,
+                max_weight_bytes: *weight_left,
+            };
+            let decoded = decode::records(&fetched.batches, from, budget)
+                .await?
+                .map_err(|lost| lost.in_partition(place.topic.as_str(), place.partition))?;
+            *weight_left = weight_left.saturating_sub(decoded.weight_bytes);
+            data.next_offset = decoded.next_offset.get();
+            data.records = decoded.records;
+        }
+    }
+    Ok(data)
+}
+
+/// Serves `ListOffsets`.
+///
+/// # Errors
+/// A [`Failure`] if the request is not valid, or every partition of it failed: the first one's.
+pub(super) async fn list_offsets(
+    context: &Context,
+    request: proto::ListOffsetsRequest,
+) -> Result<proto::ListOffsetsResponse, Failure> {
+    convert::count("partitions", request.partitions.len(), MAX_PARTITIONS_PER_CALL)?;
+    let lookups = request
+        .partitions
+        .iter()
+        .map(|asked| resolve(context, &asked.topic, asked.partition, asked.position));
+    let resolved = few_at_a_time(lookups).await;
+    let all_failed = resolved.iter().all(Result::is_err);
+    let mut offsets = Vec::with_capacity(resolved.len());
+    for (asked, resolved) in request.partitions.into_iter().zip(resolved) {
+        let mut listed =
+            proto::ListedOffset { topic: asked.topic, partition: asked.partition, ..Default::default() };
+        match resolved {
+            Ok((_, resolved)) => {
+                listed.offset = resolved.offset.get();
+                listed.timestamp_ms = resolved.timestamp_ms;
+                listed.leader_epoch = resolved.leader_epoch.0;
+            }
+            Err(failure) if all_failed => return Err(failure),
+            Err(failure) => listed.error = Some(failure.into()),
+        }
+        offsets.push(listed);
+    }
+    Ok(proto::ListOffsetsResponse { offsets })
+}

@@ -1,0 +1,214 @@
+//! `FetchStream`: partitions read from their positions and followed.
+//!
+//! One task per stream reads the partitions that have something to read in turns, a message's worth each, into an
+//! [`Outbox`](super::outbox) of a few messages. The next read, cold or not, thus runs while the one before is being
+//! sent, and a reader that is slow slows the reading. Partitions read to their end wait for their high watermarks;
+//! nothing polls.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+
+use super::Context;
+use super::convert::{self, Format};
+use super::decode::{self, Budget, MAX_DECODED_BYTES};
+use super::error::Failure;
+use super::fetch::{self, MAX_PARTITIONS_PER_CALL};
+use super::outbox::{Messages, Outbox, outbox};
+use crate::broker::{BrokerError, Fetched, PartitionReader};
+use crate::proto::{FetchStreamRequest, FetchStreamResponse, FetchedRecord, PartitionData};
+use crate::types::{Offset, TopicName};
+
+/// What one message holds where the request leaves it open.
+const DEFAULT_MESSAGE_BYTES: u32 = 1 << 20;
+/// Messages read ahead of the transport.
+const MESSAGES_AHEAD: usize = 2;
+
+/// Serves `FetchStream`: the stream that a task of its own fills from now on.
+///
+/// # Errors
+/// A [`Failure`] if the request is not valid or any of its partitions cannot be read.
+pub(super) async fn open(
+    context: Arc<Context>,
+    request: FetchStreamRequest,
+) -> Result<Messages<FetchStreamResponse>, Failure> {
+    convert::count("partitions", request.partitions.len(), MAX_PARTITIONS_PER_CALL)?;
+    let format = convert::format(request.format)?;
+    let max_bytes = fetch::max_bytes(&context, request.max_bytes, DEFAULT_MESSAGE_BYTES)?;
+    let mut named = HashSet::with_capacity(request.partitions.len());
+    for asked in &request.partitions {
+        if !named.insert((asked.topic.as_str(), asked.partition)) {
+            let twice = format!("names {}-{} twice", asked.topic, asked.partition);
+            return Err(Failure::invalid_request("partitions", twice));
+        }
+    }
+    let mut ready = VecDeque::with_capacity(request.partitions.len());
+    for (asked, start) in
+        request.partitions.iter().zip(fetch::resolve_all(&context, &request.partitions).await)
+    {
+        let (topic, start) = start?;
+        let reader = context.broker.reader(&topic, asked.partition)?;
+        let offset = start.offset;
+        ready.push_back(Source { topic, partition: asked.partition, reader, offset, told: None });
+    }
+    let stall_timeout = Duration::from_millis(context.config.stall_timeout_ms);
+    let (outbox, messages) = outbox(MESSAGES_AHEAD, stall_timeout);
+    tokio::spawn(async move {
+        let feed = Feed { context: &context, outbox: &outbox, format, max_bytes };
+        let ending = tokio::select! {
+            biased;
+            () = context.shutdown.cancelled() => Failure::shutting_down(),
+            () = outbox.closed() => return,
+            failure = feed.run(ready) => failure,
+        };
+        outbox.end(ending);
+    });
+    Ok(messages)
+}
+
+/// One partition, and how far it has been read.
+struct Source {
+    topic: TopicName,
+    partition: i32,
+    reader: PartitionReader,
+    offset: Offset,
+    /// The high watermark and the log start the client has heard of.
+    told: Option<(Offset, Offset)>,
+}
+
+impl Source {
+    /// Returns itself once there is something to read.
+    async fn woken(mut self) -> Result<Self, BrokerError> {
+        self.reader.wait_beyond(self.offset).await?;
+        Ok(self)
+    }
+}
+
+struct Feed<'a> {
+    context: &'a Context,
+    outbox: &'a Outbox<FetchStreamResponse>,
+    format: Format,
+    max_bytes: u64,
+}
+
+impl Feed<'_> {
+    /// Reads and follows until something fails, and returns that.
+    async fn run(&self, mut ready: VecDeque<Source>) -> Failure {
+        let mut waiting: FuturesUnordered<BoxFuture<'static, Result<Source, BrokerError>>> =
+            FuturesUnordered::new();
+        loop {
+            // Those that have come alive meanwhile join the round at its end.
+            while let Some(Some(woken)) = waiting.next().now_or_never() {
+                match woken {
+                    Ok(source) => ready.push_back(source),
+                    Err(error) => return error.into(),
+                }
+            }
+            let next = match ready.pop_front() {
+                Some(source) => Ok(source),
+                None => match waiting.next().await {
+                    Some(woken) => woken,
+                    // Every source is either ready or waiting, and there is at least one.
+                    None => return Failure::internal(),
+                },
+            };
+            let mut source = match next {
+                Ok(source) => source,
+                Err(error) => return error.into(),
+            };
+            match self.advance(&mut source).await {
+                Ok(true) => ready.push_back(source),
+                Ok(false) => waiting.push(Box::pin(source.woken())),
+                Err(failure) => return failure,
+            }
+        }
+    }
+
+    /// Reads once and sends what was there. Returns whether there may be more.
+    async fn advance(&self, source: &mut Source) -> Result<bool, Failure> {
+        let fetched = source.reader.read(source.offset, self.max_bytes).await?;
+        let marks = (fetched.high_watermark, fetched.log_start_offset);
+        let end = fetched.batches.next_offset;
+        if fetched.batches.chunks.is_empty() && source.told == Some(marks) {
+            return Ok(false);
+        }
+        match self.format {
+            Format::RecordBatches => self.send_batches(source, fetched).await?,
+            Format::Records => self.send_records(source, fetched).await?,
+        }
+        source.told = Some(marks);
+        Ok(end < marks.0)
+    }
+
+    async fn send_batches(&self, source: &mut Source, fetched: Fetched) -> Result<(), Failure> {
+        source.offset = fetched.batches.next_offset;
+        let mut data = envelope(source, &fetched);
+        data.record_batches = decode::coalesce(fetched.batches.chunks);
+        self.send(data).await
+    }
+
+    /// One message, or several where the records are larger than they were compressed.
+    async fn send_records(&self, source: &mut Source, fetched: Fetched) -> Result<(), Failure> {
+        let end = fetched.batches.next_offset;
+        let budget = Budget {
+            max_decompressed_bytes: self.context.broker.config().max_decompressed_bytes,
+            max_weight_bytes: MAX_DECODED_BYTES,
+        };
+        loop {
+            let decoded = decode::records(&fetched.batches, source.offset, budget)
+                .await?
+                .map_err(|lost| lost.in_partition(source.topic.as_str(), source.partition))?;
+            let mut records = decoded.records.into_iter().peekable();
+            loop {
+                let piece = take_weight(&mut records, self.max_bytes as usize);
+                source.offset = match records.peek() {
+                    Some(next) => Offset::clamped(next.offset),
+                    None => decoded.next_offset,
+                };
+                let mut data = envelope(source, &fetched);
+                data.records = piece;
+                self.send(data).await?;
+                if records.peek().is_none() {
+                    break;
+                }
+            }
+            if source.offset >= end {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn send(&self, data: PartitionData) -> Result<(), Failure> {
+        self.outbox.send(FetchStreamResponse { data: Some(data) }).await
+    }
+}
+
+/// A message about `source`, which has been read up to its offset.
+fn envelope(source: &Source, fetched: &Fetched) -> PartitionData {
+    PartitionData {
+        topic: source.topic.to_string(),
+        partition: source.partition,
+        high_watermark: fetched.high_watermark.get(),
+        log_start_offset: fetched.log_start_offset.get(),
+        next_offset: source.offset.get(),
+        ..Default::default()
+    }
+}
+
+/// The next records, up to the one that reaches `max_bytes`.
+fn take_weight(records: &mut impl Iterator<Item = FetchedRecord>, max_bytes: usize) -> Vec<FetchedRecord> {
+    let mut taken = Vec::new();
+    let mut bytes = 0;
+    for record in records {
+        bytes += decode::weight(&record);
+        taken.push(record);
+        if bytes >= max_bytes {
+            break;
+        }
+    }
+    taken
+}

@@ -1,0 +1,204 @@
+//! Accepted connections: how many there may be, how long they may keep silent at first, and how they are cut at the end.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_util::stream::{self, Stream};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Sleep;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tonic::transport::server::{Connected, TcpConnectInfo};
+
+/// How long to wait after a connection could not be accepted: mostly for want of a file descriptor.
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+/// HTTP/2's connection preface: until it is there, the protocol's own keepalive does not watch the connection.
+const PREFACE_BYTES: usize = 24;
+
+/// What connections are held to.
+#[derive(Debug, Clone)]
+pub(super) struct ConnectionLimits {
+    /// Open connections; further ones wait in the listen queue.
+    pub(super) max_connections: usize,
+    /// The time a new connection has to send its preface.
+    pub(super) preface_timeout: Duration,
+    /// Cancelled, it breaks all connections.
+    pub(super) cut: CancellationToken,
+}
+
+/// The connections that `listener` gets. Never ends, and never yields an error: what cannot be accepted now is waited
+/// for.
+pub(super) fn connections(
+    listener: TcpListener,
+    limits: ConnectionLimits,
+) -> impl Stream<Item = io::Result<Connection>> {
+    let permits = Arc::new(Semaphore::new(limits.max_connections));
+    stream::unfold((listener, permits, limits), |(listener, permits, limits)| async move {
+        let permit = permit(&permits, limits.max_connections).await?;
+        let connection = accept(&listener, permit, &limits).await;
+        Some((Ok(connection), (listener, permits, limits)))
+    })
+}
+
+async fn permit(permits: &Arc<Semaphore>, max_connections: usize) -> Option<OwnedSemaphorePermit> {
+    if let Ok(permit) = Arc::clone(permits).try_acquire_owned() {
+        return Some(permit);
+    }
+    tracing::warn!(max_connections, "all connections are taken; new ones wait until one is closed");
+    Arc::clone(permits).acquire_owned().await.ok()
+}
+
+async fn accept(
+    listener: &TcpListener,
+    permit: OwnedSemaphorePermit,
+    limits: &ConnectionLimits,
+) -> Connection {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                if let Err(error) = stream.set_nodelay(true) {
+                    tracing::debug!(%error, "cannot set TCP_NODELAY");
+                }
+                return Connection {
+                    stream,
+                    preface: Some((Box::pin(tokio::time::sleep(limits.preface_timeout)), PREFACE_BYTES)),
+                    // A child each: a token's waiters share a lock.
+                    cut: Box::pin(limits.cut.child_token().cancelled_owned()),
+                    _permit: permit,
+                };
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(ACCEPT_RETRY).await;
+            }
+        }
+    }
+}
+
+/// One accepted connection.
+#[derive(Debug)]
+pub(super) struct Connection {
+    stream: TcpStream,
+    /// While the preface is awaited: until when, and what is missing of it.
+    preface: Option<(Pin<Box<Sleep>>, usize)>,
+    cut: Pin<Box<WaitForCancellationFutureOwned>>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.cut.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
+        let before = buf.filled().len();
+        let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if let Some((deadline, missing)) = &mut self.preface {
+            *missing = missing.saturating_sub(buf.filled().len() - before);
+            if *missing == 0 {
+                self.preface = None;
+            } else if polled.is_pending() && deadline.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+        }
+        polled
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}
+
+impl Connected for Connection {
+    type ConnectInfo = TcpConnectInfo;
+
+    fn connect_info(&self) -> TcpConnectInfo {
+        self.stream.connect_info()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, SocketAddr};
+
+    use futures_util::StreamExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    async fn listening(
+        max_connections: usize,
+        preface_timeout: Duration,
+    ) -> (SocketAddr, CancellationToken, Pin<Box<impl Stream<Item = io::Result<Connection>>>>) {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
+        let addr = listener.local_addr().expect("an address");
+        let cut = CancellationToken::new();
+        let limits = ConnectionLimits { max_connections, preface_timeout, cut: cut.clone() };
+        (addr, cut, Box::pin(connections(listener, limits)))
+    }
+
+    #[tokio::test]
+    async fn one_connection_more_waits_until_another_is_closed() {
+        let (addr, _cut, mut accepted) = listening(1, Duration::from_secs(60)).await;
+        let _first = TcpStream::connect(addr).await.expect("connected");
+        let _second = TcpStream::connect(addr).await.expect("in the listen queue");
+        let first = accepted.next().await.expect("accepted");
+        {
+            let mut next = accepted.next();
+            assert!(futures_util::poll!(&mut next).is_pending());
+            drop(first);
+            next.await.expect("accepted").expect("a connection");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_says_nothing_is_given_up() {
+        let (addr, _cut, mut accepted) = listening(1, Duration::from_millis(1)).await;
+        let mut client = TcpStream::connect(addr).await.expect("connected");
+        let mut server = accepted.next().await.expect("accepted").expect("a connection");
+        client.write_all(b"PRI").await.expect("sent");
+        let mut seen = Vec::new();
+        let error = server.read_to_end(&mut seen).await.expect_err("no preface");
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test]
+    async fn a_cut_ends_a_waiting_connection() {
+        let (addr, cut, mut accepted) = listening(1, Duration::from_secs(60)).await;
+        let _client = TcpStream::connect(addr).await.expect("connected");
+        let mut server = accepted.next().await.expect("accepted").expect("a connection");
+        let reading = tokio::spawn(async move { server.read_u8().await });
+        cut.cancel();
+        let error = reading.await.expect("joined").expect_err("cut");
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionAborted);
+    }
+}

@@ -1,0 +1,8 @@
+//! The broker over a real store.
+
+mod admin;
+mod end;
+mod fetch;
+mod offsets;
+mod produce;
+mod start;

@@ -1,0 +1,139 @@
+//! Writes the checkpoint: brings the indexes and epochs of logs that have changed to the disk, then moves their
+//! recovery points.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::checkpoint::{Checkpoint, LogCheckpoint, LogKey};
+use super::epochs;
+use super::fs::{Fs, FsFile};
+use super::log_view::LogView;
+use super::small_file;
+use super::syncer::Syncer;
+use crate::types::{LeaderEpoch, Offset};
+
+/// All open logs.
+pub(super) type Registry = Mutex<BTreeMap<LogKey, Arc<LogView>>>;
+
+/// The one who writes the checkpoint.
+pub(super) struct Checkpointer {
+    pub(super) fs: Arc<dyn Fs>,
+    pub(super) dir: PathBuf,
+    pub(super) logs: Arc<Registry>,
+    pub(super) syncer: Arc<Mutex<Syncer>>,
+    pub(super) leader_epoch: LeaderEpoch,
+    /// What the file says now. Entries of logs that could not be opened stay as they are.
+    pub(super) last: Mutex<BTreeMap<LogKey, LogCheckpoint>>,
+}
+
+/// What has been written of one log, and is to be synced.
+struct Flushed {
+    view: Arc<LogView>,
+    entry: LogCheckpoint,
+    files: std::ops::Range<usize>,
+}
+
+impl Checkpointer {
+    /// Writes the checkpoint; `clean` only when nothing will be appended any more.
+    ///
+    /// # Errors
+    /// What the file system says; the checkpoint before is then still there.
+    pub(super) fn write(&self, clean: bool) -> io::Result<()> {
+        self.write_with(clean, None)
+    }
+
+    /// The same, with a new start of one log. It is not announced to readers here.
+    ///
+    /// # Errors
+    /// As [`Checkpointer::write`].
+    pub(super) fn write_with(&self, clean: bool, new_start: Option<(LogKey, Offset)>) -> io::Result<()> {
+        let mut last = self.last.lock();
+        let mut entries = last.clone();
+        let views: Vec<_> = self.logs.lock().values().cloned().collect();
+        for flushed in self.flush(views, &last) {
+            entries.insert(flushed.view.key, flushed.entry);
+        }
+        if let Some((key, start)) = new_start
+            && let Some(entry) = entries.get_mut(&key)
+        {
+            entry.log_start = start;
+        }
+        let checkpoint = Checkpoint { clean, leader_epoch: self.leader_epoch, logs: entries };
+        checkpoint.replace(&*self.fs, &self.dir)?;
+        *last = checkpoint.logs;
+        Ok(())
+    }
+
+    /// The logs are deleted: nothing is said of them any more.
+    pub(super) fn forget(&self, keys: &[LogKey]) {
+        let mut last = self.last.lock();
+        for key in keys {
+            last.remove(key);
+        }
+    }
+
+    /// Flushes what has changed; a log whose files cannot be flushed keeps its earlier recovery point.
+    fn flush(&self, views: Vec<Arc<LogView>>, last: &BTreeMap<LogKey, LogCheckpoint>) -> Vec<Flushed> {
+        let mut files: Vec<Arc<dyn FsFile>> = Vec::new();
+        let mut flushed = Vec::new();
+        for view in views {
+            let begin = files.len();
+            match Self::flush_log(&view, last.get(&view.key), &mut files) {
+                Ok(entry) => flushed.push(Flushed { view, entry, files: begin..files.len() }),
+                Err(error) => {
+                    tracing::warn!(dir = %view.dir.display(), %error, "cannot write a partition's indexes");
+                    files.truncate(begin);
+                }
+            }
+        }
+        let outcomes = if files.is_empty() { Vec::new() } else { self.syncer.lock().sync(&files) };
+        flushed.retain(|flushed| {
+            let error = outcomes.get(flushed.files.clone()).into_iter().flatten().find_map(|one| one.as_ref().err());
+            if let Some(error) = error {
+                tracing::warn!(dir = %flushed.view.dir.display(), %error, "cannot sync a partition's indexes");
+            }
+            error.is_none()
+        });
+        flushed
+    }
+
+    fn flush_log(
+        view: &LogView,
+        last: Option<&LogCheckpoint>,
+        files: &mut Vec<Arc<dyn FsFile>>,
+    ) -> io::Result<LogCheckpoint> {
+        let recovery_point = view.synced();
+        let entry = LogCheckpoint { log_start: view.log_start_offset(), recovery_point };
+        if last.is_some_and(|last| last.recovery_point == recovery_point) {
+            return Ok(entry);
+        }
+        let changed = {
+            let mut epochs = view.epochs.lock();
+            std::mem::take(&mut epochs.1).then(|| epochs.0.encode())
+        };
+        if let Some(bytes) = changed
+            && let Err(error) = small_file::replace(&*view.fs, &view.dir, epochs::FILE, &bytes)
+        {
+            view.epochs.lock().1 = true;
+            return Err(error);
+        }
+        let segments = view.segments();
+        let segment = segments.iter().find(|segment| segment.base() == recovery_point.mark.segment);
+        if let Some(segment) = segment.filter(|segment| segment.seal().is_none()) {
+            let unflushed = segment.index().read().unflushed();
+            if !unflushed.is_empty() {
+                files.extend(unflushed.write(
+                    &*view.fs,
+                    &segment.path("index"),
+                    &segment.path("timeindex"),
+                )?);
+                segment.index().write().mark_flushed(&unflushed);
+            }
+        }
+        Ok(entry)
+    }
+}

@@ -1,0 +1,118 @@
+//! The leader epochs of a log: from which offset on each one holds. In the file `leader-epochs`, replaced whole with
+//! each checkpoint after a change; what is newer stands in the batches themselves. See Kafka's KIP-101.
+//!
+//! ```text
+//! count u32, then for each epoch, ascending: epoch i32 | start offset i64
+//! ```
+//! Big-endian, in the frame of [`super::small_file`].
+
+use std::path::Path;
+
+use bytes::{Buf, BufMut};
+
+use super::fs::Fs;
+use super::small_file::{self, FileKind, FrameError, ReadFileError};
+use crate::types::{LeaderEpoch, Offset};
+
+/// The file's name.
+pub(super) const FILE: &str = "leader-epochs";
+const VERSION: u8 = 1;
+
+/// Epochs with their start offsets; both ascend.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct LeaderEpochs {
+    entries: Vec<(LeaderEpoch, Offset)>,
+}
+
+impl LeaderEpochs {
+    /// A batch of `epoch` begins at `start`. Says whether that is news.
+    pub(super) fn assign(&mut self, epoch: LeaderEpoch, start: Offset) -> bool {
+        let news = self.entries.last().is_none_or(|(last, _)| epoch > *last);
+        if news {
+            self.entries.push((epoch, start));
+        }
+        news
+    }
+
+    /// The log was cut: forgets the epochs that began at `end` or later.
+    pub(super) fn truncate(&mut self, end: Offset) {
+        self.entries.retain(|(_, start)| *start < end);
+    }
+
+    /// The last one.
+    pub(super) fn last(&self) -> Option<LeaderEpoch> {
+        self.entries.last().map(|(epoch, _)| *epoch)
+    }
+
+    /// Encodes the whole file.
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut body = Vec::new();
+        body.put_u32(self.entries.len() as u32);
+        for (epoch, start) in &self.entries {
+            body.put_i32(epoch.0);
+            body.put_i64(start.get());
+        }
+        small_file::encode(FileKind::LeaderEpochs, VERSION, &body)
+    }
+
+    fn decode(mut body: &[u8]) -> Option<Self> {
+        let count = body.try_get_u32().ok()?;
+        let mut entries = Vec::new();
+        for _ in 0..count {
+            let epoch = LeaderEpoch(body.try_get_i32().ok()?);
+            entries.push((epoch, Offset::new(body.try_get_i64().ok()?)?));
+        }
+        let ascending = entries.windows(2).all(|pair| pair[0] < pair[1] && pair[0].1 <= pair[1].1);
+        (body.is_empty() && ascending).then_some(Self { entries })
+    }
+
+    /// Reads a log's epochs; `None` if there is no file.
+    pub(super) fn read(fs: &dyn Fs, dir: &Path) -> Result<Option<Self>, ReadFileError> {
+        let path = dir.join(FILE);
+        let Some(body) = small_file::read(fs, &path, FileKind::LeaderEpochs, VERSION)? else {
+            return Ok(None);
+        };
+        match Self::decode(&body) {
+            Some(epochs) => Ok(Some(epochs)),
+            None => Err(ReadFileError::Frame { path, source: FrameError::Damaged }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn epochs_ascend_and_are_cut_with_the_log() {
+        let mut epochs = LeaderEpochs::default();
+        assert!(epochs.assign(LeaderEpoch(0), Offset::ZERO));
+        assert!(!epochs.assign(LeaderEpoch(0), Offset::clamped(5)));
+        assert!(epochs.assign(LeaderEpoch(2), Offset::clamped(9)));
+        assert_eq!(epochs.last(), Some(LeaderEpoch(2)));
+        epochs.truncate(Offset::clamped(9));
+        assert_eq!(epochs.last(), Some(LeaderEpoch(0)));
+    }
+
+    #[test]
+    fn the_format_is_pinned() {
+        let mut epochs = LeaderEpochs::default();
+        epochs.assign(LeaderEpoch(1), Offset::ZERO);
+        epochs.assign(LeaderEpoch(2), Offset::clamped(3));
+        let bytes = epochs.encode();
+        let body = small_file::decode(FileKind::LeaderEpochs, VERSION, &bytes).unwrap();
+        let expected = [0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 3];
+        assert_eq!(body, expected);
+        assert_eq!(LeaderEpochs::decode(body), Some(epochs));
+    }
+
+    #[test]
+    fn epochs_that_do_not_ascend_are_no_epochs() {
+        let mut body = vec![0, 0, 0, 2];
+        for _ in 0..2 {
+            body.put_i32(1);
+            body.put_i64(0);
+        }
+        assert_eq!(LeaderEpochs::decode(&body), None);
+    }
+}

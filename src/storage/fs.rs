@@ -1,0 +1,370 @@
+//! The file system as the storage layer sees it: every access to a file or directory goes through [`Fs`], so that a
+//! test can put a faulty or simulated one underneath. What only Linux has stays in this file, with a portable way
+//! beside it.
+
+use std::fmt;
+use std::fs::{File, OpenOptions};
+use std::io::{self, IoSlice, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::mmap::{FileMap, Map};
+
+/// How to open a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OpenHow {
+    /// An existing file or directory, to read.
+    Read,
+    /// To read and write; created if it is not there.
+    Write,
+    /// To read and write; it must not be there yet.
+    CreateNew,
+}
+
+/// What a directory holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DirEntry {
+    /// Its name; one that is not UTF-8 is given with replacement characters and matches nothing of ours.
+    pub name: String,
+    /// Whether it is a directory.
+    pub is_dir: bool,
+}
+
+/// What came of trying to lock a file.
+pub enum LockOutcome {
+    /// Ours until the guard is dropped.
+    Locked(Box<dyn Send + Sync>),
+    /// Another process has it; this is what it wrote there.
+    Held {
+        /// The content of the lock file.
+        holder: String,
+    },
+}
+
+/// Directories and files. Nothing is durable before the file is synced, and no name before its directory is.
+pub trait Fs: Send + Sync + fmt::Debug + 'static {
+    /// Opens a file.
+    ///
+    /// # Errors
+    /// Whatever the file system says.
+    fn open(&self, path: &Path, how: OpenHow) -> io::Result<Arc<dyn FsFile>>;
+    /// Creates a directory, and those above it that are missing.
+    ///
+    /// # Errors
+    /// Whatever the file system says.
+    fn create_dir(&self, path: &Path) -> io::Result<()>;
+    /// Lists a directory, in no particular order.
+    ///
+    /// # Errors
+    /// Whatever the file system says.
+    fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>>;
+    /// The length of a file, `None` if there is none.
+    ///
+    /// # Errors
+    /// Whatever the file system says.
+    fn file_len(&self, path: &Path) -> io::Result<Option<u64>>;
+    /// Moves a file or directory, replacing a file that is there.
+    ///
+    /// # Errors
+    /// Whatever the file system says.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Removes a file.
+    ///
+    /// # Errors
+    /// Whatever the file system says.
+    fn remove_file(&self, path: &Path) -> io::Result<()>;
+    /// Removes a directory with all it holds.
+    ///
+    /// # Errors
+    /// Whatever the file system says.
+    fn remove_dir(&self, path: &Path) -> io::Result<()>;
+    /// Makes the names in a directory durable.
+    ///
+    /// # Errors
+    /// Whatever the file system says.
+    fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+    /// Whether [`FsFile::sync_file_system`] is known to report every failed write-back: on ext4, xfs and btrfs,
+    /// Linux 5.8 or newer.
+    fn can_sync_file_system(&self, dir: &Path) -> bool;
+    /// Tries to lock a file, which is created with `content` for those who come later.
+    ///
+    /// # Errors
+    /// Whatever the file system says, but for the lock being held.
+    fn lock(&self, path: &Path, content: &str) -> io::Result<LockOutcome>;
+}
+
+/// An open file; reads and writes name their place.
+pub trait FsFile: Send + Sync + fmt::Debug {
+    /// Its length.
+    ///
+    /// # Errors
+    /// Whatever the file system says.
+    fn len(&self) -> io::Result<u64>;
+    /// Fills `buf` from `position`.
+    ///
+    /// # Errors
+    /// `UnexpectedEof` if the file ends before; else whatever the file system says.
+    fn read_exact_at(&self, buf: &mut [u8], position: u64) -> io::Result<()>;
+    /// Writes all of `bufs`, one after the other, from `position` on. After an error any part may be written.
+    ///
+    /// # Errors
+    /// Whatever the file system says.
+    fn write_all_at(&self, bufs: &[&[u8]], position: u64) -> io::Result<()>;
+    /// Cuts it, or lengthens it with zeros.
+    ///
+    /// # Errors
+    /// Whatever the file system says.
+    fn set_len(&self, len: u64) -> io::Result<()>;
+    /// Makes its content and length durable.
+    ///
+    /// # Errors
+    /// Whatever the file system says. What was written before is then lost for good: asking again is no remedy.
+    fn sync(&self) -> io::Result<()>;
+    /// Makes everything on the file system that holds it durable, names too. The error of a write-back is told once to
+    /// each open file: only one that was open before the writes hears of all of them. May be a directory.
+    ///
+    /// # Errors
+    /// Whatever the file system says; it need not be about a file of ours.
+    fn sync_file_system(&self) -> io::Result<()>;
+    /// Maps its first `len` bytes for reading; they may lie beyond its end for now.
+    ///
+    /// # Errors
+    /// Whatever the file system says.
+    fn map(&self, len: u64) -> io::Result<Arc<dyn Map>>;
+}
+
+/// The machine's file system.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RealFs;
+
+#[derive(Debug)]
+struct RealFile(File);
+
+impl Fs for RealFs {
+    fn open(&self, path: &Path, how: OpenHow) -> io::Result<Arc<dyn FsFile>> {
+        let mut options = OpenOptions::new();
+        match how {
+            OpenHow::Read => options.read(true),
+            OpenHow::Write => options.read(true).write(true).create(true).truncate(false),
+            OpenHow::CreateNew => options.read(true).write(true).create_new(true),
+        };
+        Ok(Arc::new(RealFile(options.open(path)?)))
+    }
+
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        std::fs::create_dir_all(path)
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
+        std::fs::read_dir(dir)?
+            .map(|entry| {
+                let entry = entry?;
+                let name = entry.file_name().to_string_lossy().into_owned();
+                Ok(DirEntry { name, is_dir: entry.file_type()?.is_dir() })
+            })
+            .collect()
+    }
+
+    fn file_len(&self, path: &Path) -> io::Result<Option<u64>> {
+        match std::fs::metadata(path) {
+            Ok(metadata) => Ok(Some(metadata.len())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        std::fs::rename(from, to)
+    }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        std::fs::remove_file(path)
+    }
+
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        std::fs::remove_dir_all(path)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        File::open(dir)?.sync_all()
+    }
+
+    fn can_sync_file_system(&self, dir: &Path) -> bool {
+        sync_file_system_is_reliable(dir)
+    }
+
+    fn lock(&self, path: &Path, content: &str) -> io::Result<LockOutcome> {
+        let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(std::fs::TryLockError::WouldBlock) => {
+                let mut holder = String::new();
+                // Only for the message: an unreadable lock file is still a held one.
+                let _ = file.take(64).read_to_string(&mut holder);
+                return Ok(LockOutcome::Held { holder });
+            }
+            Err(std::fs::TryLockError::Error(error)) => return Err(error),
+        }
+        file.set_len(0)?;
+        file.seek(SeekFrom::Start(0))?;
+        file.write_all(content.as_bytes())?;
+        Ok(LockOutcome::Locked(Box::new(file)))
+    }
+}
+
+impl FsFile for RealFile {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], position: u64) -> io::Result<()> {
+        self.0.read_exact_at(buf, position)
+    }
+
+    fn write_all_at(&self, bufs: &[&[u8]], position: u64) -> io::Result<()> {
+        write_vectored_at(&self.0, bufs, position)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+
+    fn sync_file_system(&self) -> io::Result<()> {
+        sync_file_system(&self.0)
+    }
+
+    fn map(&self, len: u64) -> io::Result<Arc<dyn Map>> {
+        Ok(Arc::new(FileMap::new(&self.0, len)?))
+    }
+}
+
+/// The most buffers Linux takes in one call (`UIO_MAXIOV`).
+#[cfg(target_os = "linux")]
+const MAX_BUFFERS: usize = 1024;
+
+#[cfg(target_os = "linux")]
+fn write_vectored_at(file: &File, bufs: &[&[u8]], mut position: u64) -> io::Result<()> {
+    for some in bufs.chunks(MAX_BUFFERS) {
+        let mut slices: Vec<IoSlice<'_>> = some.iter().map(|buf| IoSlice::new(buf)).collect();
+        let mut left = slices.as_mut_slice();
+        // Skips empty buffers, which would look like a full disk.
+        IoSlice::advance_slices(&mut left, 0);
+        while !left.is_empty() {
+            match rustix::io::pwritev(file, left, position) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => {
+                    position += written as u64;
+                    IoSlice::advance_slices(&mut left, written);
+                }
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(not(target_os = "linux"))]
+fn write_vectored_at(file: &File, bufs: &[&[u8]], mut position: u64) -> io::Result<()> {
+    for buf in bufs {
+        file.write_all_at(buf, position)?;
+        position += buf.len() as u64;
+    }
+    Ok(())
+}
+
+#[cfg(target_os = "linux")]
+fn sync_file_system(file: &File) -> io::Result<()> {
+    Ok(rustix::fs::syncfs(file)?)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn sync_file_system(_file: &File) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+#[cfg(target_os = "linux")]
+fn sync_file_system_is_reliable(dir: &Path) -> bool {
+    const EXT4: u64 = 0xef53;
+    const XFS: u64 = 0x5846_5342;
+    const BTRFS: u64 = 0x9123_683e;
+    let Ok(stat) = rustix::fs::statfs(dir) else { return false };
+    let known = [EXT4, XFS, BTRFS].contains(&(stat.f_type as u64));
+    known && kernel_version().is_some_and(|version| version >= (5, 8))
+}
+
+#[cfg(target_os = "linux")]
+fn kernel_version() -> Option<(u32, u32)> {
+    let name = rustix::system::uname();
+    let release = name.release().to_str().ok()?;
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn sync_file_system_is_reliable(_dir: &Path) -> bool {
+    false
+}
+
+/// Lets this process open as many files as it may: every log that is written has one, every segment that is read two.
+pub(super) fn raise_descriptor_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if limit.current != limit.maximum
+        && let Err(error) = setrlimit(Resource::Nofile, raised)
+    {
+        tracing::warn!(%error, "cannot raise the limit of open files");
+    }
+}
+
+/// Reads a whole file; `None` if there is none.
+pub(super) fn read_whole(fs: &dyn Fs, path: &Path) -> io::Result<Option<Vec<u8>>> {
+    let file = match fs.open(path, OpenHow::Read) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let len = usize::try_from(file.len()?).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
+    let mut bytes = vec![0; len];
+    file.read_exact_at(&mut bytes, 0)?;
+    Ok(Some(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_vectored_write_of_many_buffers_lands_in_order() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = RealFs.open(&dir.path().join("f"), OpenHow::CreateNew).unwrap();
+        let pieces: Vec<Vec<u8>> = (0..3000u32).map(|i| vec![(i % 251) as u8; (i % 5) as usize]).collect();
+        let bufs: Vec<&[u8]> = pieces.iter().map(Vec::as_slice).collect();
+        file.write_all_at(&bufs, 7).unwrap();
+        let mut read = vec![0; pieces.concat().len()];
+        file.read_exact_at(&mut read, 7).unwrap();
+        assert_eq!(read, pieces.concat());
+        assert_eq!(file.len().unwrap(), 7 + read.len() as u64);
+    }
+
+    #[test]
+    fn a_lock_is_held_once_and_names_its_holder() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let first = RealFs.lock(&path, "1234").unwrap();
+        assert!(matches!(first, LockOutcome::Locked(_)));
+        // The same process may not lock it through another description either.
+        match RealFs.lock(&path, "5678").unwrap() {
+            LockOutcome::Held { holder } => assert_eq!(holder, "1234"),
+            LockOutcome::Locked(_) => panic!("locked twice"),
+        }
+        drop(first);
+        assert!(matches!(RealFs.lock(&path, "5678").unwrap(), LockOutcome::Locked(_)));
+    }
+}

@@ -1,0 +1,106 @@
+//! What the layer above holds of an open log.
+
+use std::sync::Arc;
+use std::sync::mpsc::{SendError, Sender};
+
+use super::log_view::LogView;
+use super::threads::{Command, LogNumber, refuse};
+use super::types::{
+    Append, Done, DurableListener, LogConfig, LogError, LogStatus, ReadBatches, ReadError, TimestampedOffset,
+};
+use super::upkeep::Job;
+use crate::types::{LeaderEpoch, Offset};
+
+/// One open log; cheap to clone.
+#[derive(Clone)]
+pub struct LogHandle {
+    pub(super) view: Arc<LogView>,
+    pub(super) number: LogNumber,
+    pub(super) commands: Sender<Command>,
+    pub(super) jobs: Sender<Job>,
+    pub(super) leader_epoch: LeaderEpoch,
+}
+
+impl std::fmt::Debug for LogHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("LogHandle").field(&self.view).finish()
+    }
+}
+
+impl LogHandle {
+    /// Hands a batch to the log's writer. Never blocks: the caller bounds what is under way. Appends of one caller are
+    /// done in the order given.
+    pub fn append(&self, append: Append) {
+        self.send(Command::Append(self.number, append));
+    }
+
+    /// One past the last offset that readers may see.
+    pub fn durable_offset(&self) -> Offset {
+        self.view.durable_offset()
+    }
+
+    /// The first offset there is.
+    pub fn log_start_offset(&self) -> Offset {
+        self.view.log_start_offset()
+    }
+
+    /// What the log is now.
+    pub fn status(&self) -> LogStatus {
+        self.view.status(self.leader_epoch)
+    }
+
+    /// Sets who hears of a moved durable offset, one listener a log; it is called at once with the present one.
+    pub fn listen(&self, listener: DurableListener) {
+        self.view.listen(listener);
+    }
+
+    /// Reads from memory alone: `None` if `offset` is not in the tail cache; then [`LogHandle::read`] has it, on a
+    /// thread that may block. At the durable offset: no chunks.
+    ///
+    /// # Errors
+    /// `OutOfRange` or `Closed`.
+    pub fn read_tail(&self, offset: Offset, max_bytes: u64) -> Result<Option<ReadBatches>, ReadError> {
+        self.view.read_tail(offset, max_bytes)
+    }
+
+    /// At least one batch if there is one at or after `offset` below the durable offset, then as many as fit into
+    /// `max_bytes`. May block on the disk.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn read(&self, offset: Offset, max_bytes: u64) -> Result<ReadBatches, ReadError> {
+        self.view.read(offset, max_bytes)
+    }
+
+    /// The first record below the durable offset whose timestamp is at or after `timestamp_ms`. A compressed batch
+    /// may unpack to at most `max_decompressed_bytes`. May block on the disk.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn find_timestamp(
+        &self,
+        timestamp_ms: i64,
+        max_decompressed_bytes: u64,
+    ) -> Result<Option<TimestampedOffset>, ReadError> {
+        self.view.find_timestamp(timestamp_ms, max_decompressed_bytes)
+    }
+
+    /// Moves the log start offset up to `before`, durably, and lets whole segments below it go.
+    pub fn delete_records(&self, before: Offset, done: Done<Offset>) {
+        let job = Job::DeleteRecords(Arc::clone(&self.view), before, done);
+        if let Err(SendError(Job::DeleteRecords(_, _, done))) = self.jobs.send(job) {
+            done(Err(LogError::Closed));
+        }
+    }
+
+    /// New settings from the next append on. From `os` to `fsync`, everything is synced before `done`.
+    pub fn configure(&self, config: LogConfig, done: Done<()>) {
+        self.send(Command::Configure(self.number, config, done));
+    }
+
+    fn send(&self, command: Command) {
+        if let Err(SendError(command)) = self.commands.send(command) {
+            refuse(command);
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! Which topic and partition a log's directory belongs to, in its file `topic-id`: a name can be used again for another
+//! topic, an id cannot.
+//!
+//! ```text
+//! topic id 16 bytes | partition i32
+//! ```
+//! Big-endian, in the frame of [`super::small_file`].
+
+use std::path::Path;
+
+use super::checkpoint::LogKey;
+use super::fs::Fs;
+use super::small_file::{self, FileKind, FrameError, ReadFileError};
+use crate::types::{PartitionId, TopicId};
+
+/// The file's name.
+pub(super) const FILE: &str = "topic-id";
+const VERSION: u8 = 1;
+
+/// The bytes of the file.
+pub(super) fn encode((topic_id, partition): LogKey) -> Vec<u8> {
+    let mut body = topic_id.as_bytes().to_vec();
+    body.extend_from_slice(&partition.get().to_be_bytes());
+    small_file::encode(FileKind::TopicId, VERSION, &body)
+}
+
+fn decode(body: &[u8]) -> Option<LogKey> {
+    let (id, partition) = body.split_first_chunk::<16>()?;
+    let partition = PartitionId::new(i32::from_be_bytes(partition.try_into().ok()?))?;
+    Some((TopicId::from_bytes(*id), partition))
+}
+
+/// Reads it; `None` if there is none.
+pub(super) fn read(fs: &dyn Fs, dir: &Path) -> Result<Option<LogKey>, ReadFileError> {
+    let path = dir.join(FILE);
+    let Some(body) = small_file::read(fs, &path, FileKind::TopicId, VERSION)? else { return Ok(None) };
+    match decode(&body) {
+        Some(key) => Ok(Some(key)),
+        None => Err(ReadFileError::Frame { path, source: FrameError::Damaged }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_format_is_pinned() {
+        let key = (TopicId::from_bytes([5; 16]), PartitionId::new(258).unwrap());
+        let bytes = encode(key);
+        let body = small_file::decode(FileKind::TopicId, VERSION, &bytes).unwrap();
+        assert_eq!(body[..16], [5; 16]);
+        assert_eq!(body[16..], [0, 0, 1, 2]);
+        assert_eq!(decode(body), Some(key));
+    }
+}

@@ -1,0 +1,413 @@
+//! A log as its writer has it: a plain struct that is stepped by calls. Whoever owns it alone changes the log.
+//!
+//! ```text
+//! gather(append)...  ->  write()  ->  Written  ->  sync of its file  ->  Written::publish
+//! ```
+//! Offsets given out by `gather` are tentative until `write` has succeeded: a failed write takes the whole group back.
+//! Nothing is visible, and nothing acknowledged, before `publish`.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+
+use super::checkpoint::{Boundary, Mark};
+use super::fs::{FsFile, OpenHow};
+use super::index::SegmentIndex;
+use super::log_view::LogView;
+use super::open_segments::OpenSegments;
+use super::seals::BlockCrcs;
+use super::segment::{Segment, offset_entry};
+use super::tail_cache::TailCache;
+use super::types::{Append, AppendDone, AppendError, Appended, Durability, LogConfig};
+use crate::clock::Clock;
+use crate::record::{self, BatchView};
+use crate::types::{LeaderEpoch, Offset};
+
+/// What all logs of a data directory have in common.
+#[derive(Debug)]
+pub(super) struct LogEnv {
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) open_segments: Arc<OpenSegments>,
+    pub(super) tail_cache: TailCache,
+    /// Stamped on every batch.
+    pub(super) leader_epoch: LeaderEpoch,
+    pub(super) index_interval_bytes: u32,
+    pub(super) index_max_bytes: u32,
+}
+
+/// The writer's side of a log.
+pub(super) struct Log {
+    view: Arc<LogView>,
+    env: Arc<LogEnv>,
+    config: LogConfig,
+    /// The one that is appended to.
+    segment: Arc<Segment>,
+    /// Its log file, once it is needed; never closed while it has unsynced bytes.
+    file: Option<Arc<dyn FsFile>>,
+    /// The length of what has been written to it.
+    position: u64,
+    /// The next offset to give out, tentatively.
+    next_offset: Offset,
+    /// Checksums of the active segment's blocks; `None` if it was not written from its start by this process.
+    block_crcs: Option<BlockCrcs>,
+    /// When the active segment got its first batch, if it has one.
+    first_append_ms: Option<i64>,
+    gathered: Vec<Gathered>,
+    gathered_bytes: u64,
+}
+
+/// A batch that has its offset, and is not written yet.
+struct Gathered {
+    batch: BytesMut,
+    next: Offset,
+    done: AppendDone,
+}
+
+/// A group of batches of one segment that has been written. Neither synced nor visible.
+pub(super) struct Written {
+    pub(super) view: Arc<LogView>,
+    pub(super) file: Arc<dyn FsFile>,
+    segment: Arc<Segment>,
+    /// Where the group ends.
+    pub(super) end: Boundary,
+    batches: Vec<WrittenBatch>,
+    pub(super) size_bytes: u64,
+}
+
+struct WrittenBatch {
+    base: Offset,
+    next: Offset,
+    bytes: Bytes,
+    done: AppendDone,
+}
+
+/// A segment that has been rolled: synced whole, and to be sealed.
+pub(super) struct Rolled {
+    pub(super) view: Arc<LogView>,
+    pub(super) segment: Arc<Segment>,
+    pub(super) next: Offset,
+    pub(super) len: u64,
+    /// `None`: to be computed from the file.
+    pub(super) block_crcs: Option<Vec<u32>>,
+}
+
+/// The place from which a log goes on.
+pub(super) struct LogStart {
+    pub(super) segment: Arc<Segment>,
+    pub(super) mark: Mark,
+}
+
+impl Log {
+    /// Goes on from `start`, the synced end of the log.
+    pub(super) fn new(view: Arc<LogView>, env: Arc<LogEnv>, config: LogConfig, start: LogStart) -> Self {
+        Self {
+            view,
+            env,
+            config,
+            segment: start.segment,
+            file: None,
+            position: start.mark.position,
+            next_offset: start.mark.offset,
+            block_crcs: (start.mark.position == 0).then(BlockCrcs::default),
+            first_append_ms: None,
+            gathered: Vec::new(),
+            gathered_bytes: 0,
+        }
+    }
+
+    /// What readers see.
+    pub(super) fn view(&self) -> &Arc<LogView> {
+        &self.view
+    }
+
+    /// Its settings.
+    pub(super) fn config(&self) -> LogConfig {
+        self.config
+    }
+
+    /// New settings, from the next append on.
+    pub(super) fn set_config(&mut self, config: LogConfig) {
+        self.config = config;
+    }
+
+    /// Gathered and not yet written.
+    pub(super) fn gathered_bytes(&self) -> u64 {
+        self.gathered_bytes
+    }
+
+    /// Whether a batch of `size_bytes` has to go to a new segment: the present one would be too large, has a full
+    /// index, cannot express the offset, or is too old.
+    pub(super) fn must_roll(&mut self, batch: &[u8]) -> bool {
+        let used = self.position + self.gathered_bytes;
+        if used == 0 {
+            return false;
+        }
+        let is_large = used + batch.len() as u64 > u64::from(self.config.segment_bytes);
+        let is_far = self.next_offset.get() - self.segment.base().get() > i64::from(i32::MAX) / 2;
+        // Room for the entries of a group, and the last one of the time index.
+        let index_bytes = self.segment.index().read().size_bytes() + self.gathered_index_bytes();
+        let is_full = index_bytes > u64::from(self.env.index_max_bytes);
+        is_large || is_far || is_full || self.is_old()
+    }
+
+    /// What the index can grow by when the gathered batches are written.
+    fn gathered_index_bytes(&self) -> u64 {
+        let entries = (self.gathered_bytes / u64::from(self.env.index_interval_bytes) + 2)
+            .min(self.gathered.len() as u64 + 2);
+        entries * super::index::TIME_ENTRY_BYTES
+    }
+
+    fn is_old(&mut self) -> bool {
+        let now_ms = self.env.clock.now_ms();
+        let first_ms = match self.first_append_ms {
+            Some(first_ms) => first_ms,
+            None if self.position == 0 => now_ms,
+            // Appended to by an earlier run: the first batch tells, as in Kafka, but is not believed about the future.
+            None => self.first_timestamp_ms().map_or(now_ms, |first_ms| first_ms.min(now_ms)),
+        };
+        self.first_append_ms = Some(first_ms);
+        now_ms.saturating_sub(first_ms) as u64 > self.config.segment_ms && now_ms > first_ms
+    }
+
+    fn first_timestamp_ms(&self) -> Option<i64> {
+        let end = self.segment.visible_bytes().min(4 << 10);
+        let bytes = self.segment.slice(0..end).ok()?;
+        let size = record::frame_size(&bytes)? as u64;
+        let bytes = self.segment.slice(0..size.min(self.segment.visible_bytes())).ok()?;
+        BatchView::parse(&bytes).ok().map(|batch| batch.max_timestamp()).filter(|timestamp| *timestamp >= 0)
+    }
+
+    /// Gives a batch its offset.
+    pub(super) fn gather(&mut self, append: Append) {
+        let Append { mut batch, done } = append;
+        if let Some(reason) = self.view.failure() {
+            return done(Err(AppendError::Sealed { reason }));
+        }
+        let Ok(last_offset_delta) = BatchView::parse(&batch).map(|view| view.last_offset_delta()) else {
+            // The caller has validated it; a batch that is none must not reach the disk all the same.
+            return done(Err(self.write_error(&io::ErrorKind::InvalidData.into())));
+        };
+        record::set_position(&mut batch, self.next_offset, self.env.leader_epoch);
+        let next = self.next_offset.plus(last_offset_delta.unsigned_abs() + 1);
+        self.next_offset = next;
+        self.gathered_bytes += batch.len() as u64;
+        self.gathered.push(Gathered { batch, next, done });
+    }
+
+    /// Writes what was gathered, with one call. On an error all of it is failed and forgotten, and the log goes on.
+    pub(super) fn write(&mut self) -> Option<Written> {
+        if self.gathered.is_empty() {
+            return None;
+        }
+        let wrote = self.file().and_then(|file| {
+            let bufs: Vec<&[u8]> = self.gathered.iter().map(|gathered| &gathered.batch[..]).collect();
+            file.write_all_at(&bufs, self.position).map(|()| file)
+        });
+        match wrote {
+            Ok(file) => Some(self.written(file)),
+            Err(error) => {
+                self.take_back(&error);
+                None
+            }
+        }
+    }
+
+    fn written(&mut self, file: Arc<dyn FsFile>) -> Written {
+        let gathered = std::mem::take(&mut self.gathered);
+        let size_bytes = std::mem::take(&mut self.gathered_bytes);
+        let mut batches = Vec::with_capacity(gathered.len());
+        let mut index = self.segment.index().write();
+        for Gathered { batch, next, done } in gathered {
+            let size = batch.len() as u64;
+            let mut base = next;
+            if let Ok(view) = BatchView::parse(&batch) {
+                base = view.base_offset();
+                index.add(
+                    offset_entry(self.segment.base(), &view, self.position),
+                    size,
+                    view.max_timestamp(),
+                );
+            }
+            if let Some(crcs) = &mut self.block_crcs {
+                crcs.update(&batch);
+            }
+            self.position += size;
+            batches.push(WrittenBatch { base, next, bytes: batch.freeze(), done });
+        }
+        let index = index.to_resume();
+        if let Some(first) = batches.first() {
+            let mut epochs = self.view.epochs.lock();
+            epochs.1 |= epochs.0.assign(self.env.leader_epoch, first.base);
+        }
+        if self.first_append_ms.is_none() {
+            self.first_append_ms = Some(self.env.clock.now_ms());
+        }
+        self.view.set_log_end(self.next_offset);
+        self.view.add_in_flight(size_bytes);
+        self.view.counters.appended_batches.add(batches.len() as u64);
+        self.view.counters.appended_bytes.add(size_bytes);
+        let mark = Mark { offset: self.next_offset, segment: self.segment.base(), position: self.position };
+        let (view, segment) = (Arc::clone(&self.view), Arc::clone(&self.segment));
+        Written { view, file, segment, end: Boundary { mark, index }, batches, size_bytes }
+    }
+
+    /// The group could not be written: the file is cut back to where it was, so that nothing of it can be taken for
+    /// part of a later one.
+    fn take_back(&mut self, error: &io::Error) {
+        let gathered = std::mem::take(&mut self.gathered);
+        self.gathered_bytes = 0;
+        self.next_offset = self.view.log_end_offset();
+        if let Some(file) = &self.file
+            && let Err(cut) = file.set_len(self.position)
+        {
+            self.view.fail(&format!("a failed write could not be undone: {cut} (the write: {error})"));
+        }
+        tracing::warn!(
+            topic = %self.view.topic, partition = %self.view.partition, batches = gathered.len(), %error,
+            "a write failed and was taken back"
+        );
+        for Gathered { done, .. } in gathered {
+            done(Err(self.write_error(error)));
+        }
+    }
+
+    /// Begins a new segment. What is in the present one is on the disk before the new one exists.
+    ///
+    /// # Errors
+    /// What the file system says: the log goes on in the present segment, or, if a sync failed, takes no writes.
+    pub(super) fn roll(&mut self) -> Result<Rolled, AppendError> {
+        self.sync()?;
+        let base = self.next_offset;
+        let segment = Arc::new(Segment::new(
+            Arc::clone(&self.view.fs),
+            Arc::clone(&self.view.dir),
+            base,
+            0,
+            SegmentIndex::new(self.env.index_interval_bytes),
+            self.config.segment_bytes,
+            Arc::clone(&self.env.open_segments),
+        ));
+        let create = || {
+            // One that is there already is left from a roll that failed.
+            let file = self.view.fs.open(&segment.log_path(), OpenHow::Write)?;
+            file.set_len(0)?;
+            self.view.fs.sync_dir(&self.view.dir)?;
+            Ok(file)
+        };
+        let file = create().map_err(|error| {
+            tracing::warn!(path = %segment.log_path().display(), %error, "cannot begin a new segment");
+            append_error(segment.log_path(), &error)
+        })?;
+        self.view.push_segment(Arc::clone(&segment));
+        let old = std::mem::replace(&mut self.segment, segment);
+        old.index().write().finish();
+        let rolled = Rolled {
+            view: Arc::clone(&self.view),
+            segment: old,
+            next: base,
+            len: self.position,
+            block_crcs: self.block_crcs.take().map(BlockCrcs::finish),
+        };
+        self.file = Some(file);
+        self.position = 0;
+        self.block_crcs = Some(BlockCrcs::default());
+        self.first_append_ms = None;
+        Ok(rolled)
+    }
+
+    /// Puts on the disk what has been written. Publishes nothing.
+    ///
+    /// # Errors
+    /// `Sealed` if it failed, now or before: the log takes no writes any more.
+    pub(super) fn sync(&mut self) -> Result<(), AppendError> {
+        if let Some(file) = &self.file
+            && let Err(error) = file.sync()
+        {
+            self.view.fail(&format!("syncing {} failed: {error}", self.segment.log_path().display()));
+        }
+        match self.view.failure() {
+            Some(reason) => Err(AppendError::Sealed { reason }),
+            None => {
+                self.view.set_synced(self.boundary());
+                Ok(())
+            }
+        }
+    }
+
+    /// The end of what has been written.
+    pub(super) fn boundary(&self) -> Boundary {
+        let mark = Mark {
+            offset: self.view.log_end_offset(),
+            segment: self.segment.base(),
+            position: self.position,
+        };
+        Boundary { mark, index: self.segment.index().read().to_resume() }
+    }
+
+    fn file(&mut self) -> io::Result<Arc<dyn FsFile>> {
+        if let Some(file) = &self.file {
+            return Ok(Arc::clone(file));
+        }
+        let file = self.view.fs.open(&self.segment.log_path(), OpenHow::Write)?;
+        self.file = Some(Arc::clone(&file));
+        Ok(file)
+    }
+
+    fn write_error(&self, error: &io::Error) -> AppendError {
+        append_error(self.segment.log_path(), error)
+    }
+}
+
+fn append_error(path: PathBuf, error: &io::Error) -> AppendError {
+    let no_space = matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
+    );
+    if no_space {
+        AppendError::NoSpace { path }
+    } else {
+        AppendError::Write { path, source: Arc::new(io::Error::new(error.kind(), error.to_string())) }
+    }
+}
+
+impl Written {
+    /// How many appends it holds.
+    pub(super) fn appends(&self) -> usize {
+        self.batches.len()
+    }
+
+    /// Whether it can be made visible at once without a sync: its log asks for no more, and nothing before it waits
+    /// for one.
+    pub(super) fn may_skip_sync(&self, durability: Durability) -> bool {
+        let first = self.batches.first().map(|batch| batch.base);
+        durability == Durability::Os && first == Some(self.view.durable_offset())
+    }
+
+    /// Makes the group visible and acknowledges it: it is as durable as its log promises. If the log has failed
+    /// meanwhile, the group fails too.
+    pub(super) fn publish(self, tail_cache: &TailCache) {
+        if let Some(reason) = self.view.failure() {
+            return self.fail(&AppendError::Sealed { reason });
+        }
+        for batch in &self.batches {
+            tail_cache.push(&self.view.tail, batch.base, batch.next, batch.bytes.clone());
+        }
+        self.segment.set_visible_bytes(self.end.mark.position);
+        self.view.publish(self.end.mark.offset);
+        self.view.sub_in_flight(self.size_bytes);
+        let log_start_offset = self.view.log_start_offset();
+        for batch in self.batches {
+            (batch.done)(Ok(Appended { base_offset: batch.base, log_start_offset }));
+        }
+    }
+
+    /// The group will never be visible.
+    pub(super) fn fail(self, error: &AppendError) {
+        self.view.sub_in_flight(self.size_bytes);
+        for batch in self.batches {
+            (batch.done)(Err(error.clone()));
+        }
+    }
+}

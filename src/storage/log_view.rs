@@ -1,0 +1,319 @@
+//! What everybody but its writer sees of a log: how far it goes, its segments, and reading from them.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::{Mutex, RwLock};
+
+use super::checkpoint::{Boundary, LogKey};
+use super::epochs::LeaderEpochs;
+use super::fs::Fs;
+use super::segment::{Segment, SegmentError};
+use super::stats::Counters;
+use super::tail_cache::Tail;
+use super::types::{DurableListener, LogState, LogStatus, ReadBatches, ReadError, TimestampedOffset};
+use crate::types::{LeaderEpoch, Offset, PartitionId, TopicName};
+
+/// A log as readers see it. Its offsets only move up, and only once what they describe is as durable as promised.
+pub(super) struct LogView {
+    pub(super) fs: Arc<dyn Fs>,
+    pub(super) dir: Arc<Path>,
+    pub(super) topic: TopicName,
+    pub(super) partition: PartitionId,
+    pub(super) key: LogKey,
+    pub(super) counters: Arc<Counters>,
+    /// One past the last offset readers may see.
+    durable: AtomicI64,
+    log_start: AtomicI64,
+    /// One past the last written offset.
+    log_end: AtomicI64,
+    /// By base offset; never empty. The last one is the active one.
+    segments: RwLock<Vec<Arc<Segment>>>,
+    pub(super) tail: Arc<Tail>,
+    /// All up to here is on the disk.
+    synced: Mutex<Boundary>,
+    /// Where the log's slot is in the file of durable offsets.
+    pub(super) slot: usize,
+    /// The epochs, and whether they have changed since they were last written to their file.
+    pub(super) epochs: Mutex<(LeaderEpochs, bool)>,
+    /// Why it takes no writes any more.
+    failed: OnceLock<Arc<str>>,
+    closed: AtomicBool,
+    /// Written, and neither published nor failed yet.
+    in_flight_bytes: AtomicU64,
+    listener: Mutex<Option<DurableListener>>,
+}
+
+impl std::fmt::Debug for LogView {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LogView")
+            .field("topic", &self.topic)
+            .field("partition", &self.partition)
+            .field("durable", &self.durable)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a log is made of when it is created or opened.
+pub(super) struct LogParts {
+    pub(super) fs: Arc<dyn Fs>,
+    pub(super) dir: Arc<Path>,
+    pub(super) topic: TopicName,
+    pub(super) partition: PartitionId,
+    pub(super) key: LogKey,
+    pub(super) counters: Arc<Counters>,
+    pub(super) segments: Vec<Arc<Segment>>,
+    pub(super) log_start: Offset,
+    /// Its end, all of it synced.
+    pub(super) end: Boundary,
+    pub(super) epochs: LeaderEpochs,
+    pub(super) slot: usize,
+}
+
+impl LogView {
+    pub(super) fn new(parts: LogParts) -> Self {
+        let end = parts.end.mark.offset.get();
+        Self {
+            fs: parts.fs,
+            dir: parts.dir,
+            topic: parts.topic,
+            partition: parts.partition,
+            key: parts.key,
+            counters: parts.counters,
+            durable: AtomicI64::new(end),
+            log_start: AtomicI64::new(parts.log_start.get()),
+            log_end: AtomicI64::new(end),
+            segments: RwLock::new(parts.segments),
+            tail: Arc::new(Tail::default()),
+            synced: Mutex::new(parts.end),
+            slot: parts.slot,
+            epochs: Mutex::new((parts.epochs, true)),
+            failed: OnceLock::new(),
+            closed: AtomicBool::new(false),
+            in_flight_bytes: AtomicU64::new(0),
+            listener: Mutex::new(None),
+        }
+    }
+
+    pub(super) fn durable_offset(&self) -> Offset {
+        Offset::clamped(self.durable.load(Ordering::Acquire))
+    }
+
+    pub(super) fn log_start_offset(&self) -> Offset {
+        Offset::clamped(self.log_start.load(Ordering::Acquire))
+    }
+
+    pub(super) fn log_end_offset(&self) -> Offset {
+        Offset::clamped(self.log_end.load(Ordering::Acquire))
+    }
+
+    /// Called by the log's writer only.
+    pub(super) fn set_log_end(&self, end: Offset) {
+        self.log_end.store(end.get(), Ordering::Release);
+    }
+
+    /// Readers may see everything below `end`; the segments' visible bytes are set already. Tells the listener.
+    pub(super) fn publish(&self, end: Offset) {
+        if self.durable.fetch_max(end.get(), Ordering::AcqRel) < end.get()
+            && let Some(listener) = self.listener.lock().as_ref()
+        {
+            listener(end);
+        }
+    }
+
+    /// The new start is recorded.
+    pub(super) fn set_log_start(&self, start: Offset) {
+        self.log_start.fetch_max(start.get(), Ordering::AcqRel);
+    }
+
+    pub(super) fn synced(&self) -> Boundary {
+        *self.synced.lock()
+    }
+
+    /// All up to `boundary` is on the disk.
+    pub(super) fn set_synced(&self, boundary: Boundary) {
+        let mut synced = self.synced.lock();
+        if boundary.mark.offset >= synced.mark.offset {
+            *synced = boundary;
+        }
+    }
+
+    pub(super) fn in_flight_bytes(&self) -> u64 {
+        self.in_flight_bytes.load(Ordering::Acquire)
+    }
+
+    pub(super) fn add_in_flight(&self, bytes: u64) {
+        self.in_flight_bytes.fetch_add(bytes, Ordering::AcqRel);
+    }
+
+    pub(super) fn sub_in_flight(&self, bytes: u64) {
+        self.in_flight_bytes.fetch_sub(bytes, Ordering::AcqRel);
+    }
+
+    /// The log takes no writes any more; the first reason stays.
+    pub(super) fn fail(&self, reason: &str) {
+        if self.failed.set(reason.into()).is_ok() {
+            tracing::error!(topic = %self.topic, partition = %self.partition, reason, "partition takes no more writes");
+        }
+    }
+
+    pub(super) fn failure(&self) -> Option<Arc<str>> {
+        self.failed.get().cloned()
+    }
+
+    pub(super) fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        for segment in self.segments() {
+            segment.close();
+        }
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    pub(super) fn listen(&self, listener: DurableListener) {
+        let mut slot = self.listener.lock();
+        // Under the lock, so that no move in between is missed.
+        listener(self.durable_offset());
+        *slot = Some(listener);
+    }
+
+    /// A copy of the list of segments.
+    pub(super) fn segments(&self) -> Vec<Arc<Segment>> {
+        self.segments.read().clone()
+    }
+
+    /// Called by the log's writer when it has rolled.
+    pub(super) fn push_segment(&self, segment: Arc<Segment>) {
+        self.segments.write().push(segment);
+    }
+
+    /// Takes the segments that end at or below `start` off the list; never the active one.
+    pub(super) fn drop_segments_below(&self, start: Offset) -> Vec<Arc<Segment>> {
+        let mut segments = self.segments.write();
+        let is_below = |segment: &Arc<Segment>| segment.seal().is_some_and(|seal| seal.next <= start);
+        let count = segments.iter().take_while(|segment| is_below(segment)).count();
+        segments.drain(..count).collect()
+    }
+
+    fn leader_epoch(&self) -> Option<LeaderEpoch> {
+        self.epochs.lock().0.last()
+    }
+
+    pub(super) fn status(&self, epoch: LeaderEpoch) -> LogStatus {
+        let segments = self.segments();
+        LogStatus {
+            log_start_offset: self.log_start_offset(),
+            durable_offset: self.durable_offset(),
+            log_end_offset: self.log_end_offset(),
+            size_bytes: segments.iter().map(|segment| segment.visible_bytes()).sum(),
+            segments: segments.len(),
+            leader_epoch: self.leader_epoch().map_or(epoch, |last| last.max(epoch)),
+            state: match self.failure() {
+                None => LogState::Online,
+                Some(reason) => LogState::ReadOnly { reason },
+            },
+        }
+    }
+
+    /// Checks that `offset` can be read from, and returns the durable offset.
+    fn check_range(&self, offset: Offset) -> Result<Offset, ReadError> {
+        if self.is_closed() {
+            return Err(ReadError::Closed);
+        }
+        let (log_start_offset, durable_offset) = (self.log_start_offset(), self.durable_offset());
+        if offset < log_start_offset || offset > durable_offset {
+            return Err(ReadError::OutOfRange { offset, log_start_offset, durable_offset });
+        }
+        Ok(durable_offset)
+    }
+
+    /// From memory alone; `None` if `offset` is not in the tail cache.
+    pub(super) fn read_tail(&self, offset: Offset, max_bytes: u64) -> Result<Option<ReadBatches>, ReadError> {
+        let durable = self.check_range(offset)?;
+        if offset == durable {
+            return Ok(Some(ReadBatches { chunks: Vec::new(), next_offset: offset, size_bytes: 0 }));
+        }
+        let read = self.tail.read(offset, durable, max_bytes);
+        if read.is_some() {
+            self.counters.tail_cache_reads.add(1);
+        }
+        Ok(read)
+    }
+
+    /// From the tail cache or the segment files; may block on the disk.
+    pub(super) fn read(&self, offset: Offset, max_bytes: u64) -> Result<ReadBatches, ReadError> {
+        if let Some(read) = self.read_tail(offset, max_bytes)? {
+            return Ok(read);
+        }
+        self.counters.segment_reads.add(1);
+        let durable = self.check_range(offset)?;
+        let found = self.search(offset, |segment| segment.read(offset, durable, max_bytes))?;
+        Ok(found.unwrap_or(ReadBatches { chunks: Vec::new(), next_offset: offset, size_bytes: 0 }))
+    }
+
+    /// The first visible record at or after `timestamp_ms`; may block on the disk.
+    pub(super) fn find_timestamp(
+        &self,
+        timestamp_ms: i64,
+        max_decompressed_bytes: u64,
+    ) -> Result<Option<TimestampedOffset>, ReadError> {
+        let start = self.log_start_offset();
+        let durable = self.check_range(start)?;
+        self.search(start, |segment| {
+            if segment.max_timestamp_ms().is_none_or(|newest| newest < timestamp_ms) {
+                return Ok(None);
+            }
+            segment.find_timestamp(timestamp_ms, start, durable, max_decompressed_bytes)
+        })
+    }
+
+    /// Asks the segment that holds `offset`, then those after it, until one answers.
+    fn search<T>(
+        &self,
+        offset: Offset,
+        mut ask: impl FnMut(&Arc<Segment>) -> Result<Option<T>, SegmentError>,
+    ) -> Result<Option<T>, ReadError> {
+        let segments = self.segments();
+        let first = segments.partition_point(|segment| segment.base() <= offset).saturating_sub(1);
+        let outcome =
+            segments.iter().enumerate().skip(first).try_for_each(|(i, segment)| match ask(segment) {
+                Ok(None) => ControlFlow::Continue(()),
+                Ok(Some(found)) => ControlFlow::Break(Ok(found)),
+                Err(error) => {
+                    let next = segments.get(i + 1).map_or(self.durable_offset(), |next| next.base());
+                    ControlFlow::Break(Err(self.read_error(error, offset.max(segment.base()), next)))
+                }
+            });
+        match outcome {
+            ControlFlow::Continue(()) => Ok(None),
+            ControlFlow::Break(found) => found.map(Some),
+        }
+    }
+
+    /// `next`: one past the range that `error` is about.
+    fn read_error(&self, error: SegmentError, first: Offset, next: Offset) -> ReadError {
+        if self.is_closed() || first < self.log_start_offset() {
+            // The files were deleted while they were looked at.
+            let (log_start_offset, durable_offset) = (self.log_start_offset(), self.durable_offset());
+            return match self.is_closed() {
+                true => ReadError::Closed,
+                false => ReadError::OutOfRange { offset: first, log_start_offset, durable_offset },
+            };
+        }
+        match error {
+            SegmentError::Io { path, source } => {
+                tracing::error!(path = %path.display(), error = %source, "cannot read a segment");
+                ReadError::Io { path, source: Arc::new(source) }
+            }
+            SegmentError::Damaged { detail } => {
+                let last = Offset::clamped(next.get() - 1);
+                tracing::error!(topic = %self.topic, partition = %self.partition, %first, %last, detail, "data loss");
+                ReadError::DataLoss { first, last, detail }
+            }
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! The storage layer as its callers see it, on a real directory and on one that fails.
+
+mod append_and_read;
+mod faults;
+mod recovery;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
+
+use bytes::BytesMut;
+
+use super::fs::{Fs, RealFs};
+use super::*;
+use crate::clock::{Clock, ManualClock};
+use crate::config::StorageConfig;
+use crate::record::{self, BatchBuilder, BatchOptions};
+use crate::types::{Offset, PartitionId, TopicId, TopicName};
+
+/// When the tests take place.
+pub(super) const NOW_MS: i64 = 1_700_000_000_000;
+
+/// A data directory under test.
+pub(super) struct Fixture {
+    pub(super) dir: tempfile::TempDir,
+    pub(super) clock: Arc<ManualClock>,
+    pub(super) config: StorageConfig,
+    pub(super) fs: Arc<dyn Fs>,
+    pub(super) spec: LogSpec,
+}
+
+/// An open store with one log.
+pub(super) struct Open {
+    pub(super) store: Store,
+    pub(super) log: LogHandle,
+}
+
+impl Fixture {
+    pub(super) fn new() -> Self {
+        Self {
+            dir: tempfile::tempdir().unwrap(),
+            clock: Arc::new(ManualClock::at(NOW_MS)),
+            config: StorageConfig::default(),
+            fs: Arc::new(RealFs),
+            spec: LogSpec {
+                topic: TopicName::parse("orders").unwrap(),
+                partition: PartitionId::new(0).unwrap(),
+                topic_id: TopicId::from_bytes([7; 16]),
+                config: LogConfig {
+                    durability: Durability::Fsync,
+                    segment_bytes: 1 << 30,
+                    segment_ms: 7 * 86_400_000,
+                },
+            },
+        }
+    }
+
+    pub(super) fn store(&self) -> Store {
+        let clock: Arc<dyn Clock> = self.clock.clone();
+        Store::open_on(Arc::clone(&self.fs), self.dir.path(), &self.config, clock).unwrap()
+    }
+
+    /// A new store with the new log.
+    pub(super) fn create(&self) -> Open {
+        let store = self.store();
+        store.start().unwrap();
+        let log = store.create_logs(std::slice::from_ref(&self.spec)).unwrap().remove(0);
+        Open { store, log }
+    }
+
+    pub(super) fn try_reopen(&self) -> (Store, Result<LogHandle, OpenLogError>) {
+        let store = self.store();
+        let log = store.open_logs(std::slice::from_ref(&self.spec)).remove(0);
+        store.start().unwrap();
+        (store, log)
+    }
+
+    /// The store again, with its log.
+    pub(super) fn reopen(&self) -> Open {
+        let (store, log) = self.try_reopen();
+        Open { store, log: log.unwrap() }
+    }
+
+    pub(super) fn log_dir(&self) -> std::path::PathBuf {
+        self.dir.path().join("orders-0")
+    }
+
+    /// The names in the log's directory that end so.
+    pub(super) fn files(&self, extension: &str) -> Vec<String> {
+        let mut names: Vec<String> = std::fs::read_dir(self.log_dir())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .filter(|name| Path::new(name).extension().is_some_and(|found| found == extension))
+            .collect();
+        names.sort();
+        names
+    }
+}
+
+/// A batch of `count` records with values of `value_bytes`, numbered from `tag`.
+pub(super) fn batch(tag: u64, count: u32, value_bytes: usize) -> BytesMut {
+    batch_at(NOW_MS, tag, count, value_bytes)
+}
+
+pub(super) fn batch_at(timestamp_ms: i64, tag: u64, count: u32, value_bytes: usize) -> BytesMut {
+    let mut builder = BatchBuilder::new(BatchOptions::default());
+    for i in 0..u64::from(count) {
+        let mut value = (tag + i).to_be_bytes().to_vec();
+        value.resize(value_bytes.max(8), tag as u8);
+        builder.push(timestamp_ms, None, Some(&value), []);
+    }
+    builder.build().unwrap()
+}
+
+impl Open {
+    pub(super) fn send(&self, batch: BytesMut) -> Receiver<Result<Appended, AppendError>> {
+        let (sender, outcome) = channel();
+        self.log.append(Append { batch, done: Box::new(move |result| drop(sender.send(result))) });
+        outcome
+    }
+
+    pub(super) fn append(&self, batch: BytesMut) -> Result<Offset, AppendError> {
+        self.send(batch).recv().unwrap().map(|appended| appended.base_offset)
+    }
+
+    /// Appends `batches` batches of ten numbered records, each as large.
+    pub(super) fn fill(&self, batches: u64, value_bytes: usize) {
+        let start = self.log.durable_offset().get() as u64;
+        let waiting: Vec<_> =
+            (0..batches).map(|i| self.send(batch(start + i * 10, 10, value_bytes))).collect();
+        for outcome in waiting {
+            outcome.recv().unwrap().unwrap();
+        }
+    }
+
+    /// Reads everything from `from` on, from the files alone if `cold`; returns the offset and number of each record.
+    pub(super) fn read_all(&self, from: i64) -> Vec<(i64, u64)> {
+        let mut next = Offset::clamped(from);
+        let mut records = Vec::new();
+        let mut scratch = Vec::new();
+        while next < self.log.durable_offset() {
+            let read = self.log.read(next, 10_000).unwrap();
+            assert!(read.next_offset > next, "a read goes on");
+            next = read.next_offset;
+            for chunk in &read.chunks {
+                for batch in record::batches(chunk) {
+                    let batch = batch.unwrap();
+                    assert!(batch.crc_is_valid());
+                    for record in batch.records(&mut scratch, 1 << 20).unwrap() {
+                        let record = record.unwrap();
+                        let number = u64::from_be_bytes(record.value.unwrap()[..8].try_into().unwrap());
+                        if record.offset.get() >= from {
+                            records.push((record.offset.get(), number));
+                        }
+                    }
+                }
+            }
+        }
+        records
+    }
+
+    /// Every record has its own offset as its number, from `from` to the end.
+    pub(super) fn assert_numbered(&self, from: i64, end: i64) {
+        let expected: Vec<(i64, u64)> = (from..end).map(|i| (i, i as u64)).collect();
+        assert!(self.read_all(from) == expected, "what is read from {from} to {end} is what was appended");
+    }
+
+    pub(super) fn configure(&self, config: LogConfig) {
+        let (sender, done) = channel();
+        self.log.configure(config, Box::new(move |result| drop(sender.send(result))));
+        done.recv().unwrap().unwrap();
+    }
+
+    pub(super) fn delete_records(&self, before: i64) -> Result<Offset, LogError> {
+        let (sender, done) = channel();
+        let before = Offset::clamped(before);
+        self.log.delete_records(before, Box::new(move |result| drop(sender.send(result))));
+        done.recv().unwrap()
+    }
+
+    /// An orderly end.
+    pub(super) fn close(self) {
+        self.store.close().unwrap();
+    }
+
+    /// As a crash of the process would leave it.
+    pub(super) fn crash(self) {
+        drop(self);
+    }
+
+    /// Waits until the upkeep thread has done what it was asked before.
+    pub(super) fn settle(&self) {
+        // It does its work in order, and this one changes nothing.
+        let _ = self.delete_records(0);
+    }
+}

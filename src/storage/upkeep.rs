@@ -1,0 +1,186 @@
+//! What can wait, on a thread of its own: sealing rolled segments, moving the start of a log, checkpoints, and removing
+//! what was deleted.
+
+use std::collections::VecDeque;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::time::{Duration, Instant};
+
+use super::checkpointer::Checkpointer;
+use super::fs::Fs;
+use super::log::Rolled;
+use super::log_view::LogView;
+use super::recovery::remove_segment;
+use super::scan::{ScanEnd, scan};
+use super::seals::{self, BlockCrcs, Seal};
+use super::types::{Done, LogError};
+use crate::types::Offset;
+
+/// What the thread is asked to do; in order.
+pub(super) enum Job {
+    /// Enter a rolled segment in the manifest.
+    Seal(Rolled),
+    /// Move the start of a log up.
+    DeleteRecords(Arc<LogView>, Offset, Done<Offset>),
+    /// Remove directories that have been moved away.
+    RemoveDirs(Vec<PathBuf>),
+    /// Seal what is left, and end. Answers when that is done.
+    Stop(Sender<()>),
+}
+
+/// The thread's state.
+pub(super) struct Upkeep {
+    pub(super) fs: Arc<dyn Fs>,
+    pub(super) jobs: Receiver<Job>,
+    pub(super) checkpointer: Arc<Checkpointer>,
+    pub(super) checkpoint_interval: Duration,
+    /// Rolled, and not in the manifest yet.
+    pub(super) unsealed: VecDeque<Rolled>,
+}
+
+impl Upkeep {
+    /// Runs until it is stopped or nobody can ask it for anything.
+    pub(super) fn run(mut self) {
+        let mut next_checkpoint = Instant::now() + self.checkpoint_interval;
+        loop {
+            let wait = next_checkpoint.saturating_duration_since(Instant::now());
+            match self.jobs.recv_timeout(wait) {
+                Ok(Job::Seal(rolled)) => {
+                    self.unsealed.push_back(rolled);
+                    self.seal_all();
+                }
+                Ok(Job::DeleteRecords(view, before, done)) => done(self.delete_records(&view, before)),
+                Ok(Job::RemoveDirs(dirs)) => self.remove_dirs(&dirs),
+                Ok(Job::Stop(done)) => {
+                    self.seal_all();
+                    // Nobody need wait for it.
+                    let _ = done.send(());
+                    return;
+                }
+                Err(RecvTimeoutError::Timeout) => {
+                    self.seal_all();
+                    if let Err(error) = self.checkpointer.write(false) {
+                        tracing::warn!(%error, "cannot write the checkpoint");
+                    }
+                    next_checkpoint = Instant::now() + self.checkpoint_interval;
+                }
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    /// Seals what can be sealed; the segments of one log in their order, so one that fails holds those after it.
+    fn seal_all(&mut self) {
+        let mut held: VecDeque<Rolled> = VecDeque::new();
+        for rolled in std::mem::take(&mut self.unsealed) {
+            if rolled.view.is_closed() {
+                continue;
+            }
+            if held.iter().any(|other| Arc::ptr_eq(&other.view, &rolled.view)) {
+                held.push_back(rolled);
+            } else if let Err(error) = seal(&*self.fs, &rolled) {
+                tracing::warn!(path = %rolled.segment.log_path().display(), %error, "cannot seal a segment yet");
+                held.push_back(rolled);
+            }
+        }
+        self.unsealed = held;
+    }
+
+    fn delete_records(&mut self, view: &LogView, before: Offset) -> Result<Offset, LogError> {
+        if view.is_closed() {
+            return Err(LogError::Closed);
+        }
+        let (log_start_offset, durable_offset) = (view.log_start_offset(), view.durable_offset());
+        if before > durable_offset {
+            return Err(LogError::OutOfRange { offset: before, log_start_offset, durable_offset });
+        }
+        if before <= log_start_offset {
+            return Ok(log_start_offset);
+        }
+        // On the disk first: what readers were told is gone does not come back.
+        self.checkpointer.write_with(false, Some((view.key, before))).map_err(|error| LogError::Io {
+            path: self.checkpointer.dir.join(super::checkpoint::FILE),
+            source: Arc::new(error),
+        })?;
+        view.set_log_start(before);
+        if let Err(error) = self.drop_segments(view) {
+            tracing::warn!(dir = %view.dir.display(), %error, "cannot remove deleted segments yet");
+        }
+        Ok(before)
+    }
+
+    /// Lets go of the segments below the start of the log.
+    fn drop_segments(&self, view: &LogView) -> io::Result<()> {
+        let start = view.log_start_offset();
+        let segments = view.segments();
+        let is_below = |seal: &&Seal| seal.next <= start;
+        let sealed: Vec<&Seal> = segments.iter().filter_map(|segment| segment.seal()).collect();
+        let below = sealed.iter().take_while(|seal| is_below(seal)).count();
+        if below == 0 {
+            return Ok(());
+        }
+        let first = segments.get(below).map_or(start, |segment| segment.base());
+        seals::replace(&*self.fs, &view.dir, first, sealed.get(below..).unwrap_or_default())?;
+        for segment in view.drop_segments_below(start) {
+            segment.close();
+            remove_segment(&*self.fs, &view.dir, segment.base());
+        }
+        Ok(())
+    }
+
+    fn remove_dirs(&self, dirs: &[PathBuf]) {
+        for dir in dirs {
+            if let Err(error) = self.fs.remove_dir(dir) {
+                tracing::warn!(path = %dir.display(), %error, "cannot remove a deleted partition's directory yet");
+            }
+        }
+    }
+}
+
+/// Brings a segment's indexes to the disk, and enters it in the manifest.
+fn seal(fs: &dyn Fs, rolled: &Rolled) -> io::Result<()> {
+    let Rolled { view, segment, next, len, block_crcs } = rolled;
+    let unflushed = segment.index().read().unflushed();
+    for file in unflushed.write(fs, &segment.path("index"), &segment.path("timeindex"))? {
+        file.sync()?;
+    }
+    let block_crcs = match block_crcs {
+        Some(crcs) => crcs.clone(),
+        None => checksum_blocks(fs, rolled)?,
+    };
+    let index = segment.index().read().to_resume();
+    let seal = Seal {
+        base: segment.base(),
+        next: *next,
+        len: *len,
+        max_timestamp_ms: index.newest.map(|newest| newest.timestamp_ms),
+        index_entries: index.offsets as u32,
+        time_entries: index.times as u32,
+        block_crcs,
+    };
+    let segments = view.segments();
+    let mut sealed: Vec<&Seal> = segments.iter().filter_map(|segment| segment.seal()).collect();
+    sealed.push(&seal);
+    let first = segments.first().map_or(segment.base(), |first| first.base());
+    seals::replace(fs, &view.dir, first, &sealed)?;
+    // In this order: sealing lets go of the maps, and the next ones have the whole index.
+    segment.index().write().forget_recent();
+    segment.set_sealed(seal);
+    tracing::debug!(path = %segment.log_path().display(), bytes = len, "sealed a segment");
+    Ok(())
+}
+
+/// The checksums of a segment that this process has not written from its start: from the file, every batch of which is
+/// checked on the way, so that damage is not sealed in.
+fn checksum_blocks(fs: &dyn Fs, rolled: &Rolled) -> io::Result<Vec<u32>> {
+    let path = rolled.segment.log_path();
+    let mut crcs = BlockCrcs::default();
+    let scanned = scan(fs, &path, 0, rolled.segment.base(), |batch, _| crcs.update(batch.as_bytes()))?;
+    match scanned.end {
+        ScanEnd::EndOfFile if scanned.next == rolled.next => Ok(crcs.finish()),
+        ScanEnd::EndOfFile => Err(io::Error::new(io::ErrorKind::InvalidData, "the segment has another end")),
+        ScanEnd::Invalid { detail } => Err(io::Error::new(io::ErrorKind::InvalidData, detail)),
+    }
+}
