@@ -95,6 +95,7 @@ pub trait Fs: Send + Sync + fmt::Debug + 'static {
 }
 
 /// An open file; reads and writes name their place.
+#[expect(clippy::len_without_is_empty, reason = "nobody asks")]
 pub trait FsFile: Send + Sync + fmt::Debug {
     /// Its length.
     ///

@@ -327,13 +327,11 @@ impl Log {
         {
             self.view.fail(&format!("syncing {} failed: {error}", self.segment.log_path().display()));
         }
-        match self.view.failure() {
-            Some(reason) => Err(AppendError::Sealed { reason }),
-            None => {
-                self.view.set_synced(self.boundary());
-                Ok(())
-            }
+        if let Some(reason) = self.view.failure() {
+            return Err(AppendError::Sealed { reason });
         }
+        self.view.set_synced(self.boundary());
+        Ok(())
     }
 
     /// The end of what has been written.

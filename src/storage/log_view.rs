@@ -299,9 +299,10 @@ impl LogView {
         if self.is_closed() || first < self.log_start_offset() {
             // The files were deleted while they were looked at.
             let (log_start_offset, durable_offset) = (self.log_start_offset(), self.durable_offset());
-            return match self.is_closed() {
-                true => ReadError::Closed,
-                false => ReadError::OutOfRange { offset: first, log_start_offset, durable_offset },
+            return if self.is_closed() {
+                ReadError::Closed
+            } else {
+                ReadError::OutOfRange { offset: first, log_start_offset, durable_offset }
             };
         }
         match error {

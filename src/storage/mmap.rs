@@ -10,6 +10,7 @@ use bytes::Bytes;
 use memmap2::{Advice, MmapOptions, MmapRaw};
 
 /// The first part of a file, mapped for reading.
+#[expect(clippy::len_without_is_empty, reason = "a map is never empty")]
 pub trait Map: Send + Sync + fmt::Debug {
     /// How many bytes are mapped; the file may be shorter for now.
     fn len(&self) -> u64;

@@ -93,15 +93,14 @@ impl Recovery<'_> {
         let mut epochs =
             LeaderEpochs::read(&**self.fs, &self.dir).map_err(read_file_error)?.unwrap_or_default();
         let mut segments: Vec<_> = manifest.seals.into_iter().map(|seal| self.sealed_segment(seal)).collect();
-        let (unsealed, scanned_bytes) = match self.clean_end(&unsealed_bases)? {
-            Some(unsealed) => (unsealed, None),
-            None => {
-                let unsealed = self.scan_unsealed(&unsealed_bases, sealed_end, &mut epochs)?;
-                let bytes = unsealed.scanned_bytes;
-                // An epoch whose first batch did not survive has not begun.
-                epochs.truncate(unsealed.end.mark.offset);
-                (unsealed, Some(bytes))
-            }
+        let (unsealed, scanned_bytes) = if let Some(unsealed) = self.clean_end(&unsealed_bases)? {
+            (unsealed, None)
+        } else {
+            let unsealed = self.scan_unsealed(&unsealed_bases, sealed_end, &mut epochs)?;
+            let bytes = unsealed.scanned_bytes;
+            // An epoch whose first batch did not survive has not begun.
+            epochs.truncate(unsealed.end.mark.offset);
+            (unsealed, Some(bytes))
         };
         segments.extend(unsealed.segments);
         let log_start = self.prior.checkpoint.map_or(Offset::ZERO, |checkpoint| checkpoint.log_start);
@@ -271,7 +270,7 @@ impl Recovery<'_> {
                 return Err(self.damaged(&name, &format!("{detail}; offset {} on was durable", scanned.next)));
             }
             ScanEnd::Invalid { detail } => {
-                self.cut_torn_tail(base, scanned.position, scanned.file_len, detail)?
+                self.cut_torn_tail(base, scanned.position, scanned.file_len, detail)?;
             }
             ScanEnd::EndOfFile => {}
         }

@@ -189,10 +189,13 @@ impl Segment {
             return FileEntries(Bytes::new());
         }
         let bytes = (|| self.fs.open(&self.path("index"), OpenHow::Read)?.map(len)?.slice(0..len))();
-        bytes.map(FileEntries).unwrap_or_else(|error| {
-            tracing::warn!(path = %self.path("index").display(), %error, "offset index is not usable");
-            FileEntries(Bytes::new())
-        })
+        match bytes {
+            Ok(bytes) => FileEntries(bytes),
+            Err(error) => {
+                tracing::warn!(path = %self.path("index").display(), %error, "offset index is not usable");
+                FileEntries(Bytes::new())
+            }
+        }
     }
 
     /// A range of the log, which readers may see; blocks of a sealed segment are verified at their first use.

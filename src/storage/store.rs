@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::io;
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -538,16 +539,16 @@ impl Store {
             let _ = writer.send(Command::Stop);
         }
         for writer in threads.writers {
-            report_death(writer.join());
+            join(writer);
         }
         self.queue.stop();
         if let Some(syncer) = threads.syncer {
-            report_death(syncer.join());
+            join(syncer);
         }
         if let Some(upkeep) = threads.upkeep {
             let (done, _stopped) = channel();
             let _ = self.jobs.send(Job::Stop(done));
-            report_death(upkeep.join());
+            join(upkeep);
         }
         true
     }
@@ -563,14 +564,19 @@ impl Drop for Store {
     }
 }
 
-fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
-    std::thread::Builder::new().name(name.to_owned()).spawn(run)
+fn join(thread: JoinHandle<()>) {
+    // A panic was told when it happened.
+    let _ = thread.join();
 }
 
-fn report_death(outcome: std::thread::Result<()>) {
-    if outcome.is_err() {
-        tracing::error!("a storage thread has panicked");
-    }
+/// Starts a thread; a panic in it is told in the log at once, not when somebody joins it.
+fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+    let thread = name.to_owned();
+    std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+        if std::panic::catch_unwind(AssertUnwindSafe(run)).is_err() {
+            tracing::error!(thread, "a storage thread has panicked; its partitions take no more writes");
+        }
+    })
 }
 
 fn log_io_error(path: PathBuf, error: io::Error) -> LogError {

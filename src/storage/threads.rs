@@ -329,7 +329,7 @@ impl SyncThread {
             }
             let now = Instant::now();
             if stop || now >= next_flush {
-                self.sync_lazy(self.queue.take_lazy());
+                self.sync_lazy(&self.queue.take_lazy());
                 next_flush = now + self.flush_interval;
             }
             if stop || now >= next_slot_sync {
@@ -355,7 +355,7 @@ impl SyncThread {
         self.queue.notify_published();
     }
 
-    fn sync_lazy(&self, files: Vec<LazyFile>) {
+    fn sync_lazy(&self, files: &[LazyFile]) {
         if !files.is_empty() {
             self.sync_files(files.iter().map(|lazy| (&lazy.view, &lazy.file, lazy.end)));
         }
