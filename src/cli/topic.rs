@@ -1,6 +1,6 @@
 //! `sagwan topic`: creates, lists, describes, alters and deletes topics.
 
-use clap::{Args, Subcommand};
+use clap::{ArgGroup, Args, Subcommand};
 use serde::Serialize;
 
 use super::failure::Failure;
@@ -65,12 +65,14 @@ pub(super) struct DescribeArgs {
 
 /// What to change. All of it is done, or nothing.
 #[derive(Debug, Args)]
-#[group(id = "change", multiple = true, required = true, args = ["partitions", "config", "reset"])]
-#[command(after_help = "\
+#[command(
+    group = ArgGroup::new("change").args(["partitions", "config", "reset"]).multiple(true).required(true),
+    after_help = "\
 Examples:
   sagwan topic alter orders --config retention_ms=604800000
   sagwan topic alter orders --reset retention_ms --partitions 16
-Keys may map to other partitions once there are more of them.")]
+Keys may map to other partitions once there are more of them."
+)]
 pub(super) struct AlterArgs {
     /// The topic
     #[arg(value_parser = input::topic)]
