@@ -139,9 +139,12 @@ fn batch_failure(topic: &TopicName, partition: PartitionId, message: String, err
                 ("max_message_bytes", max_message_bytes.to_string()),
             ],
         ),
-        BatchError::Unsupported(feature) => {
-            Failure::new(Code::Unimplemented, "UNSUPPORTED_FEATURE", message, vec![("feature", feature_name(feature))])
-        }
+        BatchError::Unsupported(feature) => Failure::new(
+            Code::Unimplemented,
+            "UNSUPPORTED_FEATURE",
+            message,
+            vec![("feature", feature_name(feature))],
+        ),
     }
 }
 
@@ -207,8 +210,13 @@ impl From<BrokerError> for Failure {
                 (Code::InvalidArgument, "INVALID_REQUEST", vec![("field", field)])
             }
             BrokerError::StorageFull { topic, partition } => {
-                return Self::new(Code::ResourceExhausted, "STORAGE_FULL", message, place_in(&topic, partition))
-                    .retry_after(STORAGE_FULL_RETRY);
+                return Self::new(
+                    Code::ResourceExhausted,
+                    "STORAGE_FULL",
+                    message,
+                    place_in(&topic, partition),
+                )
+                .retry_after(STORAGE_FULL_RETRY);
             }
             BrokerError::Fenced { topic, partition, detail } => {
                 let mut metadata = place(&topic, partition);

@@ -3,7 +3,9 @@
 use futures_util::future::join_all;
 use futures_util::poll;
 
-use crate::broker::testing::{Place, append, batch, create, name, produce, record, settings, shown, spec, values};
+use crate::broker::testing::{
+    Place, append, batch, create, name, produce, record, settings, shown, spec, values,
+};
 use crate::broker::{Broker, BrokerError, Caller, TopicSpec, TopicUpdate};
 use crate::config::BrokerConfig;
 use crate::record::Codec;
@@ -31,7 +33,12 @@ async fn a_created_topic_is_shown_with_its_partitions_and_settings() {
 
 fn created_names(broker: &Broker) -> Vec<(&'static str, String)> {
     let topic = broker.describe_topic(&name("t")).expect("there");
-    topic.config.into_iter().filter(|entry| !entry.is_default).map(|entry| (entry.name, entry.value)).collect()
+    topic
+        .config
+        .into_iter()
+        .filter(|entry| !entry.is_default)
+        .map(|entry| (entry.name, entry.value))
+        .collect()
 }
 
 #[tokio::test]
@@ -43,7 +50,10 @@ async fn a_topic_that_is_refused_leaves_nothing_behind() {
     let error = refused(spec("taken", 1, &[])).await.expect_err("taken");
     assert!(matches!(&error, BrokerError::TopicExists { topic } if topic.as_str() == "taken"), "{error}");
     let error = refused(spec("t", 0, &[])).await.expect_err("too few");
-    assert!(matches!(error, BrokerError::InvalidPartitions { partitions: 0, min: 1, max: 10_000 }), "{error}");
+    assert!(
+        matches!(error, BrokerError::InvalidPartitions { partitions: 0, min: 1, max: 10_000 }),
+        "{error}"
+    );
     let error = refused(spec("t", 1, &[("retention_ms", "1")])).await.expect_err("not yet");
     assert!(matches!(error, BrokerError::UnsupportedConfig { .. }), "{error}");
     let error = refused(spec(OFFSETS_TOPIC, 1, &[])).await.expect_err("internal");
@@ -171,7 +181,8 @@ async fn an_update_changes_settings_and_adds_partitions_under_a_running_topic() 
     assert_eq!(shown(&after, "durability"), "fsync");
     assert_eq!(shown(&after, "compression"), "producer");
 
-    let error = append(&broker, "t", 0, batch(&[&"x".repeat(3000)], Codec::None)).await.expect_err("too large");
+    let error =
+        append(&broker, "t", 0, batch(&[&"x".repeat(3000)], Codec::None)).await.expect_err("too large");
     assert!(matches!(error, BrokerError::Batch { .. }), "{error}");
     produce(&broker, "t", 0, &["b"]).await;
     produce(&broker, "t", 2, &["c"]).await;
@@ -205,4 +216,43 @@ async fn an_update_that_is_refused_changes_nothing() {
     let described = broker.describe_topic(&name("t")).expect("there");
     assert_eq!((described.partitions.len(), shown(&described, "compression").as_str()), (2, "producer"));
     assert!(!place.has("t-2"));
+}
+
+/// While this stands in its way, the catalogue cannot be replaced.
+fn block_catalogue(place: &Place) -> std::path::PathBuf {
+    let obstacle = place.dir.path().join("catalogue.tmp");
+    std::fs::create_dir(&obstacle).expect("created");
+    obstacle
+}
+
+#[tokio::test]
+async fn a_change_that_cannot_be_recorded_is_taken_back() {
+    let place = Place::new();
+    let broker = place.open();
+    let before = create(&broker, "t", 1, &[("durability", "os")]).await;
+    let obstacle = block_catalogue(&place);
+
+    let stricter =
+        TopicUpdate { set: settings(&[("durability", "fsync")]), partitions: Some(2), ..update("t") };
+    let refusals = [
+        broker.create_topic(spec("new", 2, &[])).await.map(|_| ()),
+        broker.update_topic(stricter.clone()).await.map(|_| ()),
+        broker.delete_topic(&name("t")).await,
+    ];
+    for refusal in refusals {
+        let error = refusal.expect_err("not recorded");
+        assert!(matches!(error, BrokerError::Storage { partition: None, .. }), "{error}");
+    }
+    assert_eq!(topic_names(&broker), ["t"]);
+    let after = broker.describe_topic(&name("t")).expect("still there");
+    assert_eq!((after.id, &after.config, after.partitions.len()), (before.id, &before.config, 1));
+    assert!(!place.has("new-0") && !place.has("new-1") && !place.has("t-1"));
+    produce(&broker, "t", 0, &["a"]).await;
+
+    std::fs::remove_dir(obstacle).expect("removed");
+    create(&broker, "new", 2, &[]).await;
+    broker.update_topic(stricter).await.expect("updated");
+    let broker = place.reopen(broker).await;
+    assert_eq!(topic_names(&broker), ["new", "t"]);
+    assert_eq!(values(&broker, "t", 0).await, ["a"]);
 }

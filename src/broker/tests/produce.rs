@@ -55,7 +55,8 @@ async fn what_is_not_to_be_accepted_is_refused_and_not_appended() {
     *flipped.last_mut().expect("not empty") ^= 1;
     let error = append(&broker, "t", 0, flipped).await.expect_err("a wrong checksum");
     assert!(matches!(error, BrokerError::Batch { error: BatchError::Corrupt(_), .. }), "{error}");
-    let error = append(&broker, "t", 0, batch(&[&"x".repeat(1024)], Codec::None)).await.expect_err("too large");
+    let error =
+        append(&broker, "t", 0, batch(&[&"x".repeat(1024)], Codec::None)).await.expect_err("too large");
     let too_large = |error: &BrokerError| {
         let BrokerError::Batch { error: BatchError::TooLarge { max_message_bytes, .. }, .. } = error else {
             return false;
@@ -113,8 +114,11 @@ async fn a_batch_that_unpacks_beyond_the_topics_limit_is_refused() {
 
 #[tokio::test]
 async fn the_contents_of_a_compressed_batch_are_looked_at_where_that_is_asked_for() {
-    let strict =
-        BrokerConfig { batch_validation: BatchValidation::Strict, max_decompressed_bytes: 1 << 20, ..BrokerConfig::default() };
+    let strict = BrokerConfig {
+        batch_validation: BatchValidation::Strict,
+        max_decompressed_bytes: 1 << 20,
+        ..BrokerConfig::default()
+    };
     let bomb = batch(&[&"x".repeat(2 << 20)], Codec::Zstd);
     for (config, refused) in [(strict, true), (BrokerConfig::default(), false)] {
         let place = Place::with(config);
@@ -205,7 +209,9 @@ async fn an_append_nobody_waits_for_is_made_all_the_same() {
     let place = Place::new();
     let broker = place.open();
     create(&broker, "t", 1, &[]).await;
-    drop(broker.start_append(Caller::Client, &name("t"), 0, batch(&["a"], Codec::None)).await.expect("valid"));
+    drop(
+        broker.start_append(Caller::Client, &name("t"), 0, batch(&["a"], Codec::None)).await.expect("valid"),
+    );
     produce(&broker, "t", 0, &["b"]).await;
     assert_eq!(values(&broker, "t", 0).await, ["a", "b"]);
 }
@@ -219,7 +225,8 @@ async fn a_full_queue_holds_producers_back_until_there_is_room() {
     assert_eq!(broker.status().queue_bytes, 4096);
     {
         let topic = name("t");
-        let mut gone = Box::pin(broker.start_append(Caller::Client, &topic, 0, batch(&["gone"], Codec::None)));
+        let mut gone =
+            Box::pin(broker.start_append(Caller::Client, &topic, 0, batch(&["gone"], Codec::None)));
         assert!(poll!(&mut gone).is_pending());
     }
     let mut waiting = Box::pin(append(&broker, "t", 0, batch(&["a"], Codec::None)));

@@ -10,7 +10,8 @@ use tonic::Code;
 use tonic::codegen::http;
 
 use crate::harness::{
-    TestBroker, assert_error, assert_failed, batch, encoded, fetch, from_anchor, from_offset, record, records, soon,
+    TestBroker, assert_error, assert_failed, batch, encoded, fetch, from_anchor, from_offset, record,
+    records, soon,
 };
 
 #[tokio::test]
@@ -131,7 +132,12 @@ async fn a_batch_for_brokers_only_is_refused() {
         bytes.freeze()
     };
     let outcome = broker.produce(encoded("orders", 0, control)).await;
-    assert_failed(outcome, Code::InvalidArgument, "INVALID_RECORD", &[("topic", "orders"), ("partition", "0")]);
+    assert_failed(
+        outcome,
+        Code::InvalidArgument,
+        "INVALID_RECORD",
+        &[("topic", "orders"), ("partition", "0")],
+    );
 }
 
 #[tokio::test]
@@ -183,14 +189,12 @@ async fn a_message_beyond_the_limit_is_refused_on_its_declared_length() {
     let driver = tokio::spawn(connection);
     for (declared, refused) in [(u32::MAX, true), (limit + 1, true), (limit, false)] {
         let mut client = client.clone().ready().await.expect("ready");
-        let request = http::Request::post(format!(
-            "http://{}/sagwan.v1.LogService/Produce",
-            broker.server.grpc_addr()
-        ))
-        .header("content-type", "application/grpc")
-        .header("te", "trailers")
-        .body(())
-        .expect("a request");
+        let request =
+            http::Request::post(format!("http://{}/sagwan.v1.LogService/Produce", broker.server.grpc_addr()))
+                .header("content-type", "application/grpc")
+                .header("te", "trailers")
+                .body(())
+                .expect("a request");
         let (answer, mut body) = client.send_request(request, false).expect("sent");
         let prefix = [&[0][..], &declared.to_be_bytes()].concat();
         body.send_data(Bytes::from(prefix), !refused).expect("sent");
@@ -225,10 +229,8 @@ async fn a_number_of_partitions_that_makes_no_sense_is_told_the_range() {
 async fn a_produce_has_either_records_or_a_batch() {
     let broker = TestBroker::start().await;
     let neither = ProduceRequest { topic: "orders".to_owned(), partition: Some(0), ..Default::default() };
-    let both = ProduceRequest {
-        records: vec![record("v")],
-        ..encoded("orders", 0, batch(&["v"], Codec::None))
-    };
+    let both =
+        ProduceRequest { records: vec![record("v")], ..encoded("orders", 0, batch(&["v"], Codec::None)) };
     let nowhere = ProduceRequest { partition: None, ..encoded("orders", 0, batch(&["v"], Codec::None)) };
     for (request, field) in [(neither, "records"), (both, "record_batch"), (nowhere, "partition")] {
         let outcome = broker.produce(request).await;
@@ -289,7 +291,12 @@ async fn one_bad_partition_does_not_spoil_the_others() {
     assert_error(unknown.error.as_ref(), Code::NotFound, "UNKNOWN_PARTITION", &[("partitions", "1")]);
     assert_eq!((unknown.topic.as_str(), unknown.partition), ("orders", 7));
     assert_eq!((good.records.len(), good.error.as_ref()), (1, None));
-    assert_error(invalid.error.as_ref(), Code::InvalidArgument, "INVALID_TOPIC_NAME", &[("topic", "no/name")]);
+    assert_error(
+        invalid.error.as_ref(),
+        Code::InvalidArgument,
+        "INVALID_TOPIC_NAME",
+        &[("topic", "no/name")],
+    );
 
     let partitions = partitions
         .into_iter()

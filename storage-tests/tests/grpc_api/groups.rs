@@ -78,12 +78,32 @@ async fn a_commit_that_makes_no_sense_changes_nothing() {
     let cases = [
         (commit("", &[("orders", 0, 1)]), Code::InvalidArgument, "INVALID_GROUP", ("group", "")),
         (commit("a\nb", &[("orders", 0, 1)]), Code::InvalidArgument, "INVALID_GROUP", ("group", "a\nb")),
-        (commit(&long_name, &[("orders", 0, 1)]), Code::InvalidArgument, "INVALID_GROUP", ("group", &long_name[1..])),
+        (
+            commit(&long_name, &[("orders", 0, 1)]),
+            Code::InvalidArgument,
+            "INVALID_GROUP",
+            ("group", &long_name[1..]),
+        ),
         (commit("billing", &[]), Code::InvalidArgument, "INVALID_REQUEST", ("field", "offsets")),
-        (commit("billing", &[("orders", 0, -1)]), Code::InvalidArgument, "INVALID_REQUEST", ("field", "offsets.offset")),
+        (
+            commit("billing", &[("orders", 0, -1)]),
+            Code::InvalidArgument,
+            "INVALID_REQUEST",
+            ("field", "offsets.offset"),
+        ),
         (long_metadata, Code::InvalidArgument, "INVALID_REQUEST", ("field", "offsets.metadata")),
-        (commit("billing", &[("orders", 0, 1), ("nowhere", 0, 1)]), Code::NotFound, "UNKNOWN_TOPIC", ("topic", "nowhere")),
-        (commit("billing", &[("orders", 0, 1), ("orders", 1, 1)]), Code::NotFound, "UNKNOWN_PARTITION", ("partitions", "1")),
+        (
+            commit("billing", &[("orders", 0, 1), ("nowhere", 0, 1)]),
+            Code::NotFound,
+            "UNKNOWN_TOPIC",
+            ("topic", "nowhere"),
+        ),
+        (
+            commit("billing", &[("orders", 0, 1), ("orders", 1, 1)]),
+            Code::NotFound,
+            "UNKNOWN_PARTITION",
+            ("partitions", "1"),
+        ),
         (commit("billing", &[("a b", 0, 1)]), Code::InvalidArgument, "INVALID_TOPIC_NAME", ("topic", "a b")),
     ];
     for (request, code, reason, metadata) in cases {

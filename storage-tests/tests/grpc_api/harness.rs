@@ -8,8 +8,8 @@ use sagwan::proto::admin_service_client::AdminServiceClient;
 use sagwan::proto::group_service_client::GroupServiceClient;
 use sagwan::proto::log_service_client::LogServiceClient;
 use sagwan::proto::{
-    self, Anchor, CreateTopicRequest, FetchFormat, FetchPartition, FetchRequest, FetchResponse, PartitionData,
-    Position, ProduceRequest, ProduceResponse, Record,
+    self, Anchor, CreateTopicRequest, FetchFormat, FetchPartition, FetchRequest, FetchResponse,
+    PartitionData, Position, ProduceRequest, ProduceResponse, Record,
 };
 use sagwan::record::{BatchBuilder, BatchOptions, Codec};
 use sagwan::server::Server;
@@ -81,7 +81,12 @@ impl TestBroker {
     }
 
     /// All records of one partition that are there now, or the error.
-    pub(crate) async fn read(&self, topic: &str, partition: i32, offset: i64) -> Result<PartitionData, Status> {
+    pub(crate) async fn read(
+        &self,
+        topic: &str,
+        partition: i32,
+        offset: i64,
+    ) -> Result<PartitionData, Status> {
         let request = fetch(vec![from_offset(topic, partition, offset)], FetchFormat::Records);
         let mut answer = self.fetch(request).await?;
         Ok(answer.partitions.remove(0))
@@ -189,7 +194,12 @@ pub(crate) fn assert_failed<T>(
 
 /// The same of a part of an answer.
 #[track_caller]
-pub(crate) fn assert_error(error: Option<&proto::Error>, code: Code, reason: &str, metadata: &[(&str, &str)]) {
+pub(crate) fn assert_error(
+    error: Option<&proto::Error>,
+    code: Code,
+    reason: &str,
+    metadata: &[(&str, &str)],
+) {
     let error = error.unwrap_or_else(|| panic!("no error, expected {reason}"));
     assert_eq!(error.code, i32::from(code), "{error:?}");
     assert_eq!(error.reason, reason, "{error:?}");

@@ -202,7 +202,9 @@ async fn reflection_knows_every_service_in_both_versions() {
     let mut client = v1alpha::server_reflection_client::ServerReflectionClient::new(broker.channel.clone());
     let request = v1alpha::ServerReflectionRequest {
         host: String::new(),
-        message_request: Some(v1alpha::server_reflection_request::MessageRequest::ListServices(String::new())),
+        message_request: Some(
+            v1alpha::server_reflection_request::MessageRequest::ListServices(String::new()),
+        ),
     };
     let stream = client.server_reflection_info(futures_util::stream::iter([request])).await;
     let listed = soon(stream.expect("answered").into_inner().message()).await.expect("an answer");

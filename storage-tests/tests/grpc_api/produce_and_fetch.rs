@@ -114,11 +114,8 @@ async fn records_without_a_partition_go_by_their_keys() {
     let mut homes = BTreeMap::new();
     for round in 0..2 {
         let records = (0..100).map(|n| Record { key: bytes(&key(n)), ..record(&format!("{round} {n}")) });
-        let request = ProduceRequest {
-            topic: "orders".to_owned(),
-            records: records.collect(),
-            ..Default::default()
-        };
+        let request =
+            ProduceRequest { topic: "orders".to_owned(), records: records.collect(), ..Default::default() };
         let answer = broker.produce(request).await.expect("produced");
         let total: i32 = answer.results.iter().map(|result| result.record_count).sum();
         assert_eq!(total, 100);
@@ -193,10 +190,7 @@ async fn offsets_are_found_by_place_and_by_time() {
     let broker = TestBroker::start().await;
     let timed = |timestamp_ms| Record { timestamp_ms: Some(timestamp_ms), ..record("v") };
     for timestamps in [[100, 200], [300, 400]] {
-        let request = ProduceRequest {
-            records: timestamps.map(timed).to_vec(),
-            ..records("orders", 0, &[])
-        };
+        let request = ProduceRequest { records: timestamps.map(timed).to_vec(), ..records("orders", 0, &[]) };
         broker.produce(request).await.expect("produced");
     }
     use proto::position::At;

@@ -15,8 +15,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
 
 use crate::harness::{
-    TestBroker, assert_error, assert_failed, assert_waits, batch, encoded, from_anchor, from_offset, records, soon,
-    values,
+    TestBroker, assert_error, assert_failed, assert_waits, batch, encoded, from_anchor, from_offset, records,
+    soon, values,
 };
 
 fn request(request_id: u64, request: ProduceRequest) -> ProduceStreamRequest {
@@ -212,7 +212,8 @@ async fn records_that_unpack_to_much_come_in_messages_of_the_asked_size() {
     assert!(batch.len() < 10_000);
     broker.produce(encoded("orders", 0, batch)).await.expect("produced");
     let partitions = vec![from_offset("orders", 0, 0)];
-    let mut stream = follow(&broker, FetchStreamRequest { partitions, max_bytes: 200_000, ..Default::default() }).await;
+    let mut stream =
+        follow(&broker, FetchStreamRequest { partitions, max_bytes: 200_000, ..Default::default() }).await;
     let mut offset = 0;
     while offset < 40 {
         let data = next(&mut stream).await.expect("data");

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use sagwan::proto::{
-    self, CreateTopicRequest, DeleteRecordsPartition, DeleteRecordsRequest, PartitionState, UpdateTopicRequest,
+    self, CreateTopicRequest, DeleteRecordsPartition, DeleteRecordsRequest, PartitionState,
+    UpdateTopicRequest,
 };
 use tonic::Code;
 
@@ -50,7 +51,8 @@ async fn a_topic_is_created_as_asked_and_described_so() {
     assert_eq!(setting(&topic, "durability"), ("os".to_owned(), false));
     assert!(setting(&topic, "segment_bytes").1);
     assert!(!topic.internal);
-    let partitions: Vec<_> = topic.partitions.iter().map(|p| (p.partition, p.state(), p.high_watermark)).collect();
+    let partitions: Vec<_> =
+        topic.partitions.iter().map(|p| (p.partition, p.state(), p.high_watermark)).collect();
     assert_eq!(partitions, [(0, PartitionState::Online, 0), (1, PartitionState::Online, 0)]);
     assert_eq!(list().await.len(), 1);
 }
@@ -169,7 +171,11 @@ async fn the_broker_counts_what_it_does() {
 async fn producing_creates_a_topic_with_the_defaults() {
     let broker = TestBroker::start_with(|config| config.broker.default_partitions = 3).await;
     broker.produce(records("orders", 2, &["a"])).await.expect("produced");
-    let states: BTreeMap<_, _> =
-        describe(&broker, "orders").await.partitions.iter().map(|p| (p.partition, p.high_watermark)).collect();
+    let states: BTreeMap<_, _> = describe(&broker, "orders")
+        .await
+        .partitions
+        .iter()
+        .map(|p| (p.partition, p.high_watermark))
+        .collect();
     assert_eq!(states, [(0, 0), (1, 0), (2, 1)].into());
 }
