@@ -123,7 +123,7 @@ impl Config {
 fn require(
     fine: bool,
     name: &'static str,
-    value: impl ToString,
+    value: impl std::fmt::Display,
     requirement: impl FnOnce() -> String,
 ) -> Result<(), ConfigError> {
     if fine {
@@ -134,13 +134,13 @@ fn require(
 }
 
 /// Checks that `value` lies in `range`.
-fn in_range<T: PartialOrd + ToString + Copy>(
+fn in_range<T: PartialOrd + std::fmt::Display + Copy>(
     name: &'static str,
     value: T,
     range: std::ops::RangeInclusive<T>,
 ) -> Result<(), ConfigError> {
     require(range.contains(&value), name, value, || {
-        format!("must be from {} to {}", range.start().to_string(), range.end().to_string())
+        format!("must be from {} to {}", range.start(), range.end())
     })
 }
 

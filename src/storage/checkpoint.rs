@@ -30,7 +30,7 @@ const CLEAN: u8 = 1;
 pub(super) type LogKey = (TopicId, PartitionId);
 
 /// A batch boundary: an offset, and where it lies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Mark {
     /// The next offset.
     pub(super) offset: Offset,
@@ -41,7 +41,7 @@ pub(super) struct Mark {
 }
 
 /// A batch boundary, with the state that the indexes of its segment have there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Boundary {
     /// Where.
     pub(super) mark: Mark,

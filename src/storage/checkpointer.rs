@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::checkpoint::{Checkpoint, LogCheckpoint, LogKey};
+use super::checkpoint::{Boundary, Checkpoint, LogCheckpoint, LogKey};
 use super::epochs;
 use super::fs::{Fs, FsFile};
 use super::log_view::LogView;
@@ -57,10 +57,10 @@ impl Checkpointer {
         for flushed in self.flush(views, &last) {
             entries.insert(flushed.view.key, flushed.entry);
         }
-        if let Some((key, start)) = new_start
-            && let Some(entry) = entries.get_mut(&key)
-        {
-            entry.log_start = start;
+        if let Some((key, start)) = new_start {
+            // A log that could not be flushed yet has no entry: then nothing is known of it but this.
+            let unknown = LogCheckpoint { log_start: start, recovery_point: Boundary::default() };
+            entries.entry(key).or_insert(unknown).log_start = start;
         }
         let checkpoint = Checkpoint { clean, leader_epoch: self.leader_epoch, logs: entries };
         checkpoint.replace(&*self.fs, &self.dir)?;

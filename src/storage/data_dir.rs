@@ -103,7 +103,7 @@ impl DataDir {
             let dir = dir.to_owned();
             move |source| OpenError::Io { dir, path, source }
         };
-        fs.create_dir(dir).map_err(at(dir.to_owned()))?;
+        create_durably(fs, dir).map_err(at(dir.to_owned()))?;
         let lock_path = dir.join(LOCK_FILE);
         // A directory that is not ours is left as it is, without even a lock file.
         let has_meta = fs.file_len(&dir.join(META_FILE)).map_err(at(dir.join(META_FILE)))?.is_some();
@@ -202,6 +202,19 @@ impl DataDir {
         }
         Ok(())
     }
+}
+
+/// Creates a directory and those above it that are missing, all of them durably: what is synced within a directory is
+/// lost with its name.
+fn create_durably(fs: &dyn Fs, dir: &Path) -> io::Result<()> {
+    let is_missing = |path: &&Path| !path.as_os_str().is_empty() && fs.list(path).is_err();
+    let missing: Vec<&Path> = dir.ancestors().take_while(is_missing).collect();
+    fs.create_dir(dir)?;
+    for path in missing {
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        fs.sync_dir(parent.unwrap_or(Path::new(".")))?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -36,6 +36,7 @@
 
 mod checkpoint;
 mod checkpointer;
+mod crew;
 mod data_dir;
 mod durable;
 mod epochs;

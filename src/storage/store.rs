@@ -2,18 +2,17 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::io;
-use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, OnceLock};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
 use super::checkpoint::{Boundary, Checkpoint, LogCheckpoint, LogKey, Mark};
 use super::checkpointer::{Checkpointer, Registry};
+use super::crew::{Crew, Threads};
 use super::data_dir::{DataDir, OpenError};
 use super::durable::DurableSlots;
 use super::epochs::LeaderEpochs;
@@ -64,13 +63,6 @@ pub struct Store {
     threads: Mutex<Option<Threads>>,
 }
 
-#[derive(Default)]
-struct Threads {
-    writers: Vec<JoinHandle<()>>,
-    syncer: Option<JoinHandle<()>>,
-    upkeep: Option<JoinHandle<()>>,
-}
-
 impl std::fmt::Debug for Store {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Store").field("dir", &self.data.path).finish_non_exhaustive()
@@ -97,6 +89,23 @@ impl Store {
         config: &StorageConfig,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, OpenError> {
+        let (store, crew) = Self::assemble(fs, dir, config, clock)?;
+        let threads = crew.start().map_err(|source| OpenError::Io {
+            dir: dir.to_owned(),
+            path: dir.to_owned(),
+            source,
+        })?;
+        *store.threads.lock() = Some(threads);
+        Ok(store)
+    }
+
+    /// All parts of a store, before its threads start: a simulation steps them instead.
+    pub(super) fn assemble(
+        fs: Arc<dyn Fs>,
+        dir: &Path,
+        config: &StorageConfig,
+        clock: Arc<dyn Clock>,
+    ) -> Result<(Self, Crew), OpenError> {
         let data = DataDir::open(&*fs, dir)?;
         let io_error = |path: PathBuf| {
             let dir = dir.to_owned();
@@ -153,15 +162,15 @@ impl Store {
             known_dirs: Mutex::default(),
             threads: Mutex::default(),
         };
-        store.start_writers(syncer).map_err(io_error(dir.to_owned()))?;
-        Ok(store)
+        let crew = store.crew(syncer);
+        Ok((store, crew))
     }
 
-    fn start_writers(&mut self, syncer: Arc<Mutex<Syncer>>) -> io::Result<()> {
-        let mut threads = Threads::default();
-        for i in 0..self.config.writer_threads {
+    fn crew(&mut self, syncer: Arc<Mutex<Syncer>>) -> Crew {
+        let mut writers = Vec::new();
+        for _ in 0..self.config.writer_threads {
             let (sender, commands) = channel();
-            let writer = Writer {
+            writers.push(Writer {
                 commands,
                 queue: Arc::clone(&self.queue),
                 jobs: self.jobs.clone(),
@@ -169,11 +178,10 @@ impl Store {
                 max_group_bytes: self.config.max_group_bytes,
                 logs: HashMap::new(),
                 touched: Vec::new(),
-            };
-            threads.writers.push(spawn(&format!("log-writer-{i}"), move || writer.run())?);
+            });
             self.writers.push(sender);
         }
-        let sync_thread = SyncThread {
+        let syncer = SyncThread {
             queue: Arc::clone(&self.queue),
             syncer,
             slots: Arc::clone(&self.slots),
@@ -181,9 +189,7 @@ impl Store {
             counters: Arc::clone(&self.counters),
             flush_interval: Duration::from_millis(self.config.flush_interval_ms),
         };
-        threads.syncer = Some(spawn("log-syncer", move || sync_thread.run())?);
-        *self.threads.lock() = Some(threads);
-        Ok(())
+        Crew { writers, syncer }
     }
 
     /// The data directory.
@@ -414,7 +420,16 @@ impl Store {
     /// # Errors
     /// `Io`: nothing may be appended then.
     pub fn start(&self) -> Result<(), LogError> {
+        let Some(upkeep) = self.prepare()? else { return Ok(()) };
+        let mut threads = self.threads.lock();
+        let Some(threads) = threads.as_mut() else { return Ok(()) };
+        threads.start_upkeep(upkeep).map_err(|error| log_io_error(self.dir().to_owned(), error))
+    }
+
+    /// Does what [`Store::start`] says, but for starting the thread; `None` if it was done before.
+    pub(super) fn prepare(&self) -> Result<Option<Upkeep>, LogError> {
         let dir_error = |error| log_io_error(self.dir().to_owned(), error);
+        let Some((jobs, unsealed)) = self.upkeep.lock().take() else { return Ok(None) };
         self.checkpointer.write(false).map_err(dir_error)?;
         self.slots.lock().write().map_err(dir_error)?;
         {
@@ -422,24 +437,18 @@ impl Store {
             let now_ms = self.env.clock.now_ms();
             self.data.set_aside(&*self.fs, now_ms, |dir| known.contains(dir)).map_err(dir_error)?;
         }
-        let Some((jobs, unsealed)) = self.upkeep.lock().take() else { return Ok(()) };
-        let upkeep = Upkeep {
+        let deleted = self.data.deleted(&*self.fs);
+        if !deleted.is_empty() {
+            // The receiver is in the hand of this call: it is there.
+            let _ = self.jobs.send(Job::RemoveDirs(deleted));
+        }
+        Ok(Some(Upkeep {
             fs: Arc::clone(&self.fs),
             jobs,
             checkpointer: Arc::clone(&self.checkpointer),
             checkpoint_interval: Duration::from_millis(self.config.checkpoint_interval_ms),
             unsealed,
-        };
-        let thread = spawn("log-upkeep", move || upkeep.run()).map_err(dir_error)?;
-        if let Some(threads) = self.threads.lock().as_mut() {
-            threads.upkeep = Some(thread);
-        }
-        let deleted = self.data.deleted(&*self.fs);
-        if !deleted.is_empty() {
-            // Without the thread they stay until the next start.
-            let _ = self.jobs.send(Job::RemoveDirs(deleted));
-        }
-        Ok(())
+        }))
     }
 
     /// Closes logs and removes their directories; the caller has recorded that they are no more. What was accepted and
@@ -521,9 +530,11 @@ impl Store {
     /// # Errors
     /// `Io`: the next start recovers as after a crash, and nothing acknowledged is lost.
     pub fn close(&self) -> Result<(), LogError> {
-        if !self.stop_threads() {
-            return Ok(());
-        }
+        if self.stop_threads() { self.finish() } else { Ok(()) }
+    }
+
+    /// The last checkpoint, with the clean mark, once nothing is under way.
+    pub(super) fn finish(&self) -> Result<(), LogError> {
         let checkpointed = self.checkpointer.write(true);
         for view in self.logs.lock().values() {
             view.close();
@@ -534,22 +545,7 @@ impl Store {
     /// Lets the threads finish what they have; `false` if they were stopped before.
     fn stop_threads(&self) -> bool {
         let Some(threads) = self.threads.lock().take() else { return false };
-        for writer in &self.writers {
-            // One that has died is told by its join.
-            let _ = writer.send(Command::Stop);
-        }
-        for writer in threads.writers {
-            join(writer);
-        }
-        self.queue.stop();
-        if let Some(syncer) = threads.syncer {
-            join(syncer);
-        }
-        if let Some(upkeep) = threads.upkeep {
-            let (done, _stopped) = channel();
-            let _ = self.jobs.send(Job::Stop(done));
-            join(upkeep);
-        }
+        threads.stop(&self.writers, &self.queue, &self.jobs);
         true
     }
 
@@ -562,21 +558,6 @@ impl Drop for Store {
     fn drop(&mut self) {
         self.stop_threads();
     }
-}
-
-fn join(thread: JoinHandle<()>) {
-    // A panic was told when it happened.
-    let _ = thread.join();
-}
-
-/// Starts a thread; a panic in it is told in the log at once, not when somebody joins it.
-fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
-    let thread = name.to_owned();
-    std::thread::Builder::new().name(name.to_owned()).spawn(move || {
-        if std::panic::catch_unwind(AssertUnwindSafe(run)).is_err() {
-            tracing::error!(thread, "a storage thread has panicked; its partitions take no more writes");
-        }
-    })
 }
 
 fn log_io_error(path: PathBuf, error: io::Error) -> LogError {

@@ -158,24 +158,7 @@ impl Writer {
     /// Runs until it is stopped or everybody who could ask it for something is gone.
     pub(super) fn run(mut self) {
         while let Ok(command) = self.commands.recv() {
-            let mut gathered = 0;
-            let mut next = Some(command);
-            let mut stop = false;
-            while let Some(command) = next {
-                match self.handle(command) {
-                    Some(bytes) => gathered += bytes,
-                    None => stop = true,
-                }
-                next = if stop || gathered >= self.max_group_bytes {
-                    None
-                } else {
-                    self.commands.try_recv().ok()
-                };
-            }
-            for number in std::mem::take(&mut self.touched) {
-                self.write(number);
-            }
-            if stop {
+            if self.round(command) {
                 break;
             }
         }
@@ -183,6 +166,25 @@ impl Writer {
         while let Ok(command) = self.commands.try_recv() {
             refuse(command);
         }
+    }
+
+    /// Carries out `command` and what else has arrived, up to a group's worth, and writes what was gathered. Returns
+    /// whether it was told to stop.
+    pub(super) fn round(&mut self, command: Command) -> bool {
+        let (mut gathered, mut stop) = (0, false);
+        let mut next = Some(command);
+        while let Some(command) = next {
+            match self.handle(command) {
+                Some(bytes) => gathered += bytes,
+                None => stop = true,
+            }
+            let full = stop || gathered >= self.max_group_bytes;
+            next = if full { None } else { self.commands.try_recv().ok() };
+        }
+        for number in std::mem::take(&mut self.touched) {
+            self.write(number);
+        }
+        stop
     }
 
     /// Returns the bytes gathered, or `None` to stop.
@@ -213,7 +215,11 @@ impl Writer {
         };
         if log.must_roll(&append.batch) {
             self.write(number);
-            if let Err(error) = self.roll(number) {
+            // Asked again: a write that failed may have left the segment empty.
+            let log = self.logs.get_mut(&number);
+            if log.is_some_and(|log| log.must_roll(&append.batch))
+                && let Err(error) = self.roll(number)
+            {
                 (append.done)(Err(error));
                 return 0;
             }
@@ -323,13 +329,10 @@ impl SyncThread {
     fn run_until_stopped(self) {
         let (mut next_flush, mut next_slot_sync) = (Instant::now(), Instant::now());
         loop {
-            let (groups, stop) = self.queue.take(next_flush.min(next_slot_sync));
-            if !groups.is_empty() {
-                self.sync_groups(groups);
-            }
+            let stop = self.sync_waiting(next_flush.min(next_slot_sync));
             let now = Instant::now();
             if stop || now >= next_flush {
-                self.sync_lazy(&self.queue.take_lazy());
+                self.flush_lazy();
                 next_flush = now + self.flush_interval;
             }
             if stop || now >= next_slot_sync {
@@ -340,6 +343,15 @@ impl SyncThread {
                 return;
             }
         }
+    }
+
+    /// Syncs and publishes the groups that wait, or comes by `until`. Returns whether the queue has ended.
+    pub(super) fn sync_waiting(&self, until: Instant) -> bool {
+        let (groups, stop) = self.queue.take(until);
+        if !groups.is_empty() {
+            self.sync_groups(groups);
+        }
+        stop
     }
 
     /// Syncs the files of a group, then publishes it.
@@ -355,7 +367,9 @@ impl SyncThread {
         self.queue.notify_published();
     }
 
-    fn sync_lazy(&self, files: &[LazyFile]) {
+    /// Syncs what `durability = os` has left unsynced.
+    pub(super) fn flush_lazy(&self) {
+        let files = self.queue.take_lazy();
         if !files.is_empty() {
             self.sync_files(files.iter().map(|lazy| (&lazy.view, &lazy.file, lazy.end)));
         }
@@ -398,7 +412,8 @@ impl SyncThread {
         }
     }
 
-    fn sync_slots(&self) {
+    /// Makes the durable slots durable themselves.
+    pub(super) fn sync_slots(&self) {
         let file = self.slots.lock().take_unsynced();
         if let Some(file) = file
             && let Err(error) = file.sync()

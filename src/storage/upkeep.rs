@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use super::checkpointer::Checkpointer;
@@ -26,8 +26,8 @@ pub(super) enum Job {
     DeleteRecords(Arc<LogView>, Offset, Done<Offset>),
     /// Remove directories that have been moved away.
     RemoveDirs(Vec<PathBuf>),
-    /// Seal what is left, and end. Answers when that is done.
-    Stop(Sender<()>),
+    /// Seal what is left, and end.
+    Stop,
 }
 
 /// The thread's state.
@@ -47,27 +47,42 @@ impl Upkeep {
         loop {
             let wait = next_checkpoint.saturating_duration_since(Instant::now());
             match self.jobs.recv_timeout(wait) {
-                Ok(Job::Seal(rolled)) => {
-                    self.unsealed.push_back(rolled);
-                    self.seal_all();
-                }
-                Ok(Job::DeleteRecords(view, before, done)) => done(self.delete_records(&view, before)),
-                Ok(Job::RemoveDirs(dirs)) => self.remove_dirs(&dirs),
-                Ok(Job::Stop(done)) => {
-                    self.seal_all();
-                    // Nobody need wait for it.
-                    let _ = done.send(());
-                    return;
+                Ok(job) => {
+                    if self.handle(job) {
+                        return;
+                    }
                 }
                 Err(RecvTimeoutError::Timeout) => {
-                    self.seal_all();
-                    if let Err(error) = self.checkpointer.write(false) {
-                        tracing::warn!(%error, "cannot write the checkpoint");
-                    }
+                    self.checkpoint();
                     next_checkpoint = Instant::now() + self.checkpoint_interval;
                 }
                 Err(RecvTimeoutError::Disconnected) => return,
             }
+        }
+    }
+
+    /// Does one job. Returns whether it was told to stop.
+    pub(super) fn handle(&mut self, job: Job) -> bool {
+        match job {
+            Job::Seal(rolled) => {
+                self.unsealed.push_back(rolled);
+                self.seal_all();
+            }
+            Job::DeleteRecords(view, before, done) => done(self.delete_records(&view, before)),
+            Job::RemoveDirs(dirs) => self.remove_dirs(&dirs),
+            Job::Stop => {
+                self.seal_all();
+                return true;
+            }
+        }
+        false
+    }
+
+    /// The periodic work: seals what could not be sealed before, and moves the recovery points.
+    pub(super) fn checkpoint(&mut self) {
+        self.seal_all();
+        if let Err(error) = self.checkpointer.write(false) {
+            tracing::warn!(%error, "cannot write the checkpoint");
         }
     }
 

@@ -3,6 +3,8 @@
 mod append_and_read;
 mod faults;
 mod recovery;
+mod sim_fs;
+mod simulation;
 
 use std::path::Path;
 use std::sync::Arc;
