@@ -278,7 +278,9 @@ fn may_use(user: &str, path: &str, used: &str) -> bool {
         return USES_CLIENT.contains(&user);
     }
     match (layer(user), layer(used)) {
-        (Some(user_layer), Some(used_layer)) => used_layer < user_layer || SIDEWAYS.contains(&(user, used)),
+        (Some(user_layer), Some(used_layer)) => {
+            used_layer < user_layer || (user_layer, used_layer) == (0, 0) || SIDEWAYS.contains(&(user, used))
+        }
         // Not a module of the crate: an item at its root, or a name that only looks like a path.
         (_, None) => true,
         (None, Some(_)) => false,
