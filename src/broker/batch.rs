@@ -1,5 +1,5 @@
-//! What a batch must meet, and becomes, before it is appended. Pure functions over bytes; `produce` decides which thread
-//! they run on.
+//! What a batch must meet, and becomes, before it is appended. Pure functions over bytes; `produce` decides
+//! which thread they run on.
 
 use bytes::BytesMut;
 

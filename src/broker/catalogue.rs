@@ -1,7 +1,9 @@
-//! Which topics there are: a state machine without I/O or clock. A command and a state give a new state or an error.
+//! Which topics there are: a state machine without I/O or clock. A command and a state give a new state or an
+//! error.
 //!
-//! `topics` alone drives it: it applies a command, replaces the file, and only then shows the new state to anyone. What
-//! makes a command valid depends on the state and on the command, so that replicas which apply the same commands agree.
+//! `topics` alone drives it: it applies a command, replaces the file, and only then shows the new state to
+//! anyone. What makes a command valid depends on the state and on the command, so that replicas which apply
+//! the same commands agree.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -106,8 +108,8 @@ impl Catalogue {
         Ok(next)
     }
 
-    /// `partitions`, if a topic that has `present` now can have so many. What it has it may keep, even where the bound
-    /// on the total has been lowered since.
+    /// `partitions`, if a topic that has `present` now can have so many. What it has it may keep, even where
+    /// the bound on the total has been lowered since.
     fn check_partitions(
         &self,
         partitions: i64,

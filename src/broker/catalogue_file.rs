@@ -1,5 +1,5 @@
-//! How the catalogue is spelt on the disk: the body of the file `catalogue`, which the store frames, checksums and
-//! replaces atomically.
+//! How the catalogue is spelt on the disk: the body of the file `catalogue`, which the store frames,
+//! checksums and replaces atomically.
 //!
 //! ```text
 //! version u8 = 1

@@ -1,4 +1,5 @@
-//! What can go wrong with topics and partitions. Each edge turns these into its protocol's words in one place.
+//! What can go wrong with topics and partitions. Each edge turns these into its protocol's words in one
+//! place.
 
 use std::io::ErrorKind;
 use std::path::PathBuf;

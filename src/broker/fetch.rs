@@ -25,7 +25,8 @@ pub struct FetchPartition {
 /// How much to read and how long to wait for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FetchLimits {
-    /// Answer as soon as so many bytes are there, in all partitions together; more than `max_bytes` counts as that.
+    /// Answer as soon as so many bytes are there, in all partitions together; more than `max_bytes` counts as
+    /// that.
     pub min_bytes: u64,
     /// The most to return, but for the first batch, which is returned whole. 0, or more than the broker's
     /// `fetch_max_bytes`: that.
@@ -55,7 +56,8 @@ struct Tally {
     failed: bool,
 }
 
-/// Reads each of `partitions`; the answers are in the same order. An error of one is its own, and ends the wait.
+/// Reads each of `partitions`; the answers are in the same order. An error of one is its own, and ends the
+/// wait.
 pub(super) async fn fetch(
     topics: &Topics,
     partitions: &[FetchPartition],
@@ -93,8 +95,8 @@ pub(super) async fn fetch(
     outcomes.into_iter().map(|outcome| outcome.unwrap_or(Err(BrokerError::ShuttingDown))).collect()
 }
 
-/// Reads what has not been read yet and what has moved since, within what the rest leaves of `max_bytes`. Moves are
-/// forgotten before the read, so that one in between is read or waited for, and never missed.
+/// Reads what has not been read yet and what has moved since, within what the rest leaves of `max_bytes`.
+/// Moves are forgotten before the read, so that one in between is read or waited for, and never missed.
 async fn read_moved(
     partitions: &[FetchPartition],
     readers: &mut [Result<PartitionReader, BrokerError>],
@@ -128,7 +130,8 @@ async fn read_moved(
         }
         let mut read = reader.read_at(asked.offset, room).await;
         match &mut read {
-            // The store returns a batch even where there is no room for it; only the first of a fetch may do so.
+            // The store returns a batch even where there is no room for it; only the first of a fetch may do
+            // so.
             Ok(fetched) if fetched.batches.size_bytes > room && tally.bytes > 0 => {
                 *fetched = reader.nothing_at(asked.offset);
                 tally.full = true;

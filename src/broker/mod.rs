@@ -1,8 +1,9 @@
 //! Topics and partitions: what exists, what is appended to it, what is read from it.
 //!
-//! The layer stands between the edges, which speak some protocol, and the store, which keeps logs and knows no topic.
-//! It owns the catalogue of topics, the rules a batch must meet, the bound on what has been accepted and not yet
-//! acknowledged, and every reader that waits. Edges and the group layer hold an `Arc<`[`Broker`]`>` and nothing below it.
+//! The layer stands between the edges, which speak some protocol, and the store, which keeps logs and knows
+//! no topic. It owns the catalogue of topics, the rules a batch must meet, the bound on what has been
+//! accepted and not yet acknowledged, and every reader that waits. Edges and the group layer hold an
+//! `Arc<`[`Broker`]`>` and nothing below it.
 //!
 //! | file              | noun                                                                       |
 //! |-------------------|----------------------------------------------------------------------------|
@@ -25,9 +26,9 @@
 //!
 //! # What is promised
 //!
-//! No call blocks its thread on the disk, [`Broker::open`] excepted. A future that is dropped half way leaves nothing
-//! half done: a change of a topic runs to its end on a task of its own, and an append has been handed over or has not.
-//! Readers see what lies below the high watermark, which today is the log's durable offset.
+//! No call blocks its thread on the disk, [`Broker::open`] excepted. A future that is dropped half way leaves
+//! nothing half done: a change of a topic runs to its end on a task of its own, and an append has been handed
+//! over or has not. Readers see what lies below the high watermark, which today is the log's durable offset.
 
 mod batch;
 mod catalogue;

@@ -51,7 +51,8 @@ pub struct BrokerStatus {
 }
 
 impl Broker {
-    /// Reads the catalogue and opens every log. A log that cannot be opened fences its partition and nothing else. Blocks.
+    /// Reads the catalogue and opens every log. A log that cannot be opened fences its partition and nothing
+    /// else. Blocks.
     ///
     /// # Errors
     /// [`OpenBrokerError`] if the catalogue cannot be used or the store cannot begin its work.
@@ -119,9 +120,9 @@ impl Broker {
         self.topics.reader(topic, partition)
     }
 
-    /// Reads several partitions, waiting until there are `min_bytes` in all of them together or `max_wait` has passed; with
-    /// more than `max_bytes` to read, those named first come first. The answers are in the order asked for; an error of one
-    /// partition is its own, and ends the wait.
+    /// Reads several partitions, waiting until there are `min_bytes` in all of them together or `max_wait`
+    /// has passed; with more than `max_bytes` to read, those named first come first. The answers are in the
+    /// order asked for; an error of one partition is its own, and ends the wait.
     pub async fn fetch(
         &self,
         partitions: &[FetchPartition],
@@ -154,14 +155,14 @@ impl Broker {
         &self.config
     }
 
-    /// From now on new appends, changes of topics and waits are refused, and whoever waits for records is told. What has
-    /// been accepted goes on, and so do reads of what is there.
+    /// From now on new appends, changes of topics and waits are refused, and whoever waits for records is
+    /// told. What has been accepted goes on, and so do reads of what is there.
     pub fn begin_shutdown(&self) {
         self.topics.shutdown().cancel();
     }
 
-    /// Waits for what was accepted, then closes the store: everything is synced, and the next start finds the mark of an orderly
-    /// end. Does nothing the second time.
+    /// Waits for what was accepted, then closes the store: everything is synced, and the next start finds the
+    /// mark of an orderly end. Does nothing the second time.
     ///
     /// # Errors
     /// [`CloseBrokerError`] if the store cannot end in an orderly way.

@@ -15,7 +15,8 @@ pub enum Position {
     Earliest,
     /// The end of what readers may see.
     Latest,
-    /// The first record whose timestamp, in ms since the Unix epoch, is at or after this; the end if there is none.
+    /// The first record whose timestamp, in ms since the Unix epoch, is at or after this; the end if there is
+    /// none.
     TimestampMs(i64),
 }
 
@@ -35,7 +36,8 @@ impl Broker {
     ///
     /// # Errors
     /// [`BrokerError::UnknownTopic`], [`BrokerError::UnknownPartition`], [`BrokerError::Fenced`];
-    /// [`BrokerError::OffsetOutOfRange`] for an offset that is not there; the errors of a read for a timestamp.
+    /// [`BrokerError::OffsetOutOfRange`] for an offset that is not there; the errors of a read for a
+    /// timestamp.
     pub async fn resolve(
         &self,
         topic: &TopicName,
@@ -65,8 +67,8 @@ impl Broker {
         Ok(Resolved { offset, timestamp_ms, leader_epoch: log.status().leader_epoch })
     }
 
-    /// Moves the log start offset up to `before`, or to the high watermark if it is -1: what lies below is gone for
-    /// readers, durably. Returns the new log start offset.
+    /// Moves the log start offset up to `before`, or to the high watermark if it is -1: what lies below is
+    /// gone for readers, durably. Returns the new log start offset.
     ///
     /// # Errors
     /// [`BrokerError::UnknownTopic`], [`BrokerError::UnknownPartition`], [`BrokerError::Fenced`],

@@ -1,7 +1,8 @@
 //! One log, the mark its readers wait on, and its errors in a topic's words.
 //!
-//! The high watermark is derived from the log's durable offset: today the two are equal, with replicas it is the least of
-//! theirs. The store tells of every move on a thread of its own; the mark carries it to the readers that wait.
+//! The high watermark is derived from the log's durable offset: today the two are equal, with replicas it is
+//! the least of theirs. The store tells of every move on a thread of its own; the mark carries it to the
+//! readers that wait.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -81,7 +82,8 @@ impl Partition {
         self.mark.send_modify(|mark| mark.deleted = true);
     }
 
-    /// Reads whole batches from `offset` on, without blocking: from memory where possible, otherwise on another thread.
+    /// Reads whole batches from `offset` on, without blocking: from memory where possible, otherwise on
+    /// another thread.
     pub(super) async fn read(&self, offset: i64, max_bytes: u64) -> Result<ReadBatches, BrokerError> {
         if self.mark.borrow().deleted {
             return Err(BrokerError::UnknownTopic { topic: self.topic.clone() });

@@ -1,4 +1,5 @@
-//! Which partition a record goes to, chosen as Kafka's clients choose it, so that a key has one home whoever writes it.
+//! Which partition a record goes to, chosen as Kafka's clients choose it, so that a key has one home whoever
+//! writes it.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -19,7 +20,8 @@ impl Sticky {
         Self { next: AtomicU32::new(fastrand::u32(..)) }
     }
 
-    /// The next partition, of `partitions`, that `takes_writes`; any if none does. `partitions` is at least 1.
+    /// The next partition, of `partitions`, that `takes_writes`; any if none does. `partitions` is at least
+    /// 1.
     pub(super) fn choose(&self, partitions: u32, takes_writes: impl Fn(u32) -> bool) -> u32 {
         let partitions = partitions.max(1);
         let first = self.next.fetch_add(1, Ordering::Relaxed) % partitions;

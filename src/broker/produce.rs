@@ -67,9 +67,9 @@ impl PendingAppend {
     /// Waits until the batch is as durable as its topic promises.
     ///
     /// # Errors
-    /// [`BrokerError::StorageFull`], [`BrokerError::Storage`], [`BrokerError::Fenced`]; [`BrokerError::UnknownTopic`] or
-    /// [`BrokerError::ShuttingDown`] if the log was closed before its turn came. Nothing of the batch is then visible,
-    /// now or later.
+    /// [`BrokerError::StorageFull`], [`BrokerError::Storage`], [`BrokerError::Fenced`];
+    /// [`BrokerError::UnknownTopic`] or [`BrokerError::ShuttingDown`] if the log was closed before its turn
+    /// came. Nothing of the batch is then visible, now or later.
     pub async fn wait(self) -> Result<Produced, BrokerError> {
         match self.outcome.await {
             Ok(Ok(appended)) => Ok(Produced {
@@ -87,16 +87,18 @@ impl PendingAppend {
 }
 
 impl Broker {
-    /// Appends one encoded batch: checks it, gives it the topic's codec and timestamp type, waits for room in the queue
-    /// (which is the back-pressure) and hands it to the log. What is left to wait for is the outcome.
+    /// Appends one encoded batch: checks it, gives it the topic's codec and timestamp type, waits for room in
+    /// the queue (which is the back-pressure) and hands it to the log. What is left to wait for is the
+    /// outcome.
     ///
-    /// Of two calls for one partition, the second made after the first has returned, the first one's batch comes first:
-    /// so a pipeline keeps its order without waiting for outcomes. A call that is dropped before it returns has handed
-    /// nothing over.
+    /// Of two calls for one partition, the second made after the first has returned, the first one's batch
+    /// comes first: so a pipeline keeps its order without waiting for outcomes. A call that is dropped before
+    /// it returns has handed nothing over.
     ///
     /// # Errors
     /// [`BrokerError::UnknownTopic`], [`BrokerError::UnknownPartition`], [`BrokerError::Fenced`],
-    /// [`BrokerError::InternalTopic`], [`BrokerError::Batch`], [`BrokerError::ShuttingDown`]; nothing was handed over.
+    /// [`BrokerError::InternalTopic`], [`BrokerError::Batch`], [`BrokerError::ShuttingDown`]; nothing was
+    /// handed over.
     pub async fn start_append(
         &self,
         caller: Caller,
@@ -112,14 +114,16 @@ impl Broker {
         self.hand_over(partition, prepared).await
     }
 
-    /// Makes a batch of records for one partition, or, where none is given, one for each partition that their keys lead
-    /// to; those without a key stay together on one. Each batch goes the way of [`Self::start_append`]; `codec` is
-    /// how it is compressed unless the topic prescribes a codec.
+    /// Makes a batch of records for one partition, or, where none is given, one for each partition that their
+    /// keys lead to; those without a key stay together on one. Each batch goes the way of
+    /// [`Self::start_append`]; `codec` is how it is compressed unless the topic prescribes a codec.
     ///
-    /// A batch is appended whole or not at all, each for itself: the vector, by partition, has one result for each.
+    /// A batch is appended whole or not at all, each for itself: the vector, by partition, has one result for
+    /// each.
     ///
     /// # Errors
-    /// As [`Self::start_append`], and [`BrokerError::InvalidRequest`] if there are no records; nothing was handed over.
+    /// As [`Self::start_append`], and [`BrokerError::InvalidRequest`] if there are no records; nothing was
+    /// handed over.
     pub async fn start_produce(
         &self,
         caller: Caller,
@@ -142,6 +146,7 @@ impl Broker {
         }
         let mut results = Vec::new();
         for (partition, records) in split(&topic, records) {
+            // Chosen among those there are: this cannot fail after a hand-over.
             let (id, _) = topic.slot(partition as i32)?;
             let result = match topic.partition(partition as i32) {
                 Ok(partition) => self.start_batch(&topic, partition, records, codec).await,
@@ -174,7 +179,8 @@ impl Broker {
         self.topics.get(topic)
     }
 
-    /// Does the work on a batch here, or, if it is costly, elsewhere; no more of that at a time than there are cores.
+    /// Does the work on a batch here, or, if it is costly, elsewhere; no more of that at a time than there
+    /// are cores.
     async fn compute(
         &self,
         partition: &Partition,

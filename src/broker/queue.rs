@@ -1,5 +1,5 @@
-//! The bound on what has been accepted and not yet acknowledged. Whoever wants to append waits here for room, first come
-//! first served; the room is given back when the store says what became of the append.
+//! The bound on what has been accepted and not yet acknowledged. Whoever wants to append waits here for room,
+//! first come first served; the room is given back when the store says what became of the append.
 
 use std::sync::Arc;
 

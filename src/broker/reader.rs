@@ -24,18 +24,19 @@ impl PartitionReader {
         Self { marks: partition.watch(), partition, shutdown }
     }
 
-    /// What is there now at `offset`: at least one whole batch if there is any, the first one holding `offset`; no chunks
-    /// at the end of the log. `max_bytes` bounds it but for the first batch.
+    /// What is there now at `offset`: at least one whole batch if there is any, the first one holding
+    /// `offset`; no chunks at the end of the log. `max_bytes` bounds it but for the first batch.
     ///
     /// # Errors
     /// [`BrokerError::OffsetOutOfRange`], [`BrokerError::DataLoss`], [`BrokerError::Storage`],
-    /// [`BrokerError::UnknownTopic`] after a deletion, [`BrokerError::ShuttingDown`] once the logs are closed.
+    /// [`BrokerError::UnknownTopic`] after a deletion, [`BrokerError::ShuttingDown`] once the logs are
+    /// closed.
     pub async fn read(&self, offset: Offset, max_bytes: u64) -> Result<Fetched, BrokerError> {
         self.read_at(offset.get(), max_bytes).await
     }
 
-    /// As [`Self::read`], for an offset as a client gave it. The marks are taken after the read, so that the high
-    /// watermark is never below what was read.
+    /// As [`Self::read`], for an offset as a client gave it. The marks are taken after the read, so that the
+    /// high watermark is never below what was read.
     pub(super) async fn read_at(&self, offset: i64, max_bytes: u64) -> Result<Fetched, BrokerError> {
         let batches = self.partition.read(offset, max_bytes).await?;
         Ok(self.with_marks(batches))
@@ -57,8 +58,8 @@ impl PartitionReader {
     /// Returns the high watermark once it is beyond `offset`, at once if it is already.
     ///
     /// # Errors
-    /// [`BrokerError::UnknownTopic`] when the topic is deleted, [`BrokerError::ShuttingDown`] when the broker begins to
-    /// shut down: a stream that catches up ends then too.
+    /// [`BrokerError::UnknownTopic`] when the topic is deleted, [`BrokerError::ShuttingDown`] when the broker
+    /// begins to shut down: a stream that catches up ends then too.
     pub async fn wait_beyond(&mut self, offset: Offset) -> Result<Offset, BrokerError> {
         let beyond = self.marks.wait_for(|mark| mark.deleted || mark.high_watermark > offset);
         let mark = tokio::select! {

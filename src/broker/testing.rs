@@ -1,4 +1,5 @@
-//! What tests of this layer and the one above share: a broker on a temporary directory, and short ways to use it.
+//! What tests of this layer and the one above share: a broker on a temporary directory, and short ways to use
+//! it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -102,7 +103,7 @@ pub(crate) fn record(key: Option<&str>, value: &str) -> ProduceRecord {
 
 /// One encoded batch of these values, with the test's time.
 pub(crate) fn batch(values: &[&str], codec: Codec) -> BytesMut {
-    let mut builder = BatchBuilder::new(BatchOptions { codec, ..BatchOptions::default() });
+    let mut builder = BatchBuilder::new(BatchOptions { codec });
     for value in values {
         builder.push(NOW_MS, None, Some(value.as_bytes()), []);
     }

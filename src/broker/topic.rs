@@ -1,5 +1,5 @@
-//! One topic as it is at a moment. A change of its settings or its partitions makes a new one, which shares the
-//! partitions; whoever holds the old one goes on with what was true when it asked.
+//! One topic as it is at a moment. A change of its settings or its partitions makes a new one, which shares
+//! the partitions; whoever holds the old one goes on with what was true when it asked.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

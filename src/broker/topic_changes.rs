@@ -1,5 +1,5 @@
-//! Creating, updating and deleting a topic. Each change is plain blocking code over the store, in an order that leaves
-//! the topic as it was or as it shall be, wherever it is cut.
+//! Creating, updating and deleting a topic. Each change is plain blocking code over the store, in an order
+//! that leaves the topic as it was or as it shall be, wherever it is cut.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, mpsc};
@@ -72,23 +72,24 @@ impl Broker {
         self.topics.change(name, move |topics, catalogue| topics.delete(catalogue, &owned)).await
     }
 
-    /// Changes settings, or adds partitions: all of it, or nothing. When `durability` goes from `os` to `fsync`, what has been
-    /// acknowledged is on the disk when this returns.
+    /// Changes settings, or adds partitions: all of it, or nothing. When `durability` goes from `os` to
+    /// `fsync`, what has been acknowledged is on the disk when this returns.
     ///
     /// # Errors
-    /// As [`Self::create_topic`], with [`BrokerError::UnknownTopic`] in place of [`BrokerError::TopicExists`].
+    /// As [`Self::create_topic`], with [`BrokerError::UnknownTopic`] in place of
+    /// [`BrokerError::TopicExists`].
     pub async fn update_topic(&self, update: TopicUpdate) -> Result<TopicDescription, BrokerError> {
         refuse_internal(&update.name)?;
         let name = update.name.clone();
         self.topics.change(&name, move |topics, catalogue| topics.update(catalogue, &update)).await
     }
 
-    /// Creates the topic with the broker's defaults, if it is unknown and the broker creates topics on its own. Of many calls at
-    /// once, one creates it and all succeed.
+    /// Creates the topic with the broker's defaults, if it is unknown and the broker creates topics on its
+    /// own. Of many calls at once, one creates it and all succeed.
     ///
     /// # Errors
-    /// [`BrokerError::UnknownTopic`] if it is to stay unknown, [`BrokerError::InternalTopic`] if it has an internal
-    /// topic's name; otherwise as [`Self::create_topic`].
+    /// [`BrokerError::UnknownTopic`] if it is to stay unknown, [`BrokerError::InternalTopic`] if it has an
+    /// internal topic's name; otherwise as [`Self::create_topic`].
     pub async fn ensure_topic(&self, name: &TopicName) -> Result<(), BrokerError> {
         let Err(unknown) = self.topics.get(name) else { return Ok(()) };
         if !self.topics.config().auto_create_topics {
@@ -146,8 +147,8 @@ struct NewTopic {
 }
 
 impl Topics {
-    /// Directories first, then the catalogue, which commits them, then sight. A crash in between leaves directories that
-    /// the next start sets aside.
+    /// Directories first, then the catalogue, which commits them, then sight. A crash in between leaves
+    /// directories that the next start sets aside.
     fn create(&self, catalogue: &mut Catalogue, new: NewTopic) -> Result<TopicDescription, BrokerError> {
         let NewTopic { name, partitions, given, config, validate_only } = new;
         let id = TopicId::random();
@@ -179,8 +180,8 @@ impl Topics {
         Ok(self.show(Topic::new(name, id, given, config, slots)).describe())
     }
 
-    /// The catalogue first, which commits it and remembers that the directories have to go, then sight, then the
-    /// directories.
+    /// The catalogue first, which commits it and remembers that the directories have to go, then sight, then
+    /// the directories.
     fn delete(&self, catalogue: &mut Catalogue, name: &TopicName) -> Result<(), BrokerError> {
         let topic = self.get(name)?;
         let next = catalogue.apply(Command::DeleteTopic { name: name.clone() })?;
@@ -202,8 +203,9 @@ impl Topics {
         Ok(())
     }
 
-    /// New directories, then the catalogue, then the running logs. Only where durability becomes stricter do the logs come
-    /// before the catalogue: they may fail to, and until the change is committed they promise more than they must.
+    /// New directories, then the catalogue, then the running logs. Only where durability becomes stricter do
+    /// the logs come before the catalogue: they may fail to, and until the change is committed they promise
+    /// more than they must.
     fn update(
         &self,
         catalogue: &mut Catalogue,
@@ -277,8 +279,8 @@ impl Topics {
     }
 }
 
-/// Gives all open logs of a topic new settings and waits until they have them. A log that takes no writes any more needs
-/// none.
+/// Gives all open logs of a topic new settings and waits until they have them. A log that takes no writes any
+/// more needs none.
 ///
 /// # Errors
 /// The first failure, once all have answered.

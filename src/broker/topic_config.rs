@@ -1,7 +1,8 @@
 //! The settings of a topic: one table with the name, the parser, the default and the meaning of each.
 //!
-//! Only what was given is kept, in its canonical spelling, so that a default can change without touching a topic. The
-//! table also knows what is not to be had yet: such a value is refused by name, never accepted and left without effect.
+//! Only what was given is kept, in its canonical spelling, so that a default can change without touching a
+//! topic. The table also knows what is not to be had yet: such a value is refused by name, never accepted and
+//! left without effect.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -227,8 +228,8 @@ impl TopicConfig {
     /// The settings that somebody wants a topic to have.
     ///
     /// # Errors
-    /// [`BrokerError::InvalidConfig`] for an unknown name, a value out of range or one that does not go with another;
-    /// [`BrokerError::UnsupportedConfig`] for what this version does not do.
+    /// [`BrokerError::InvalidConfig`] for an unknown name, a value out of range or one that does not go with
+    /// another; [`BrokerError::UnsupportedConfig`] for what this version does not do.
     pub(super) fn accept(
         given: &BTreeMap<String, String>,
         max_message_bytes_limit: u64,

@@ -1,8 +1,9 @@
 //! All topics as they are now, and the turn-taking of their changes.
 //!
-//! The catalogue on the disk says which topics there are; replacing it is what commits a change. A change runs on a
-//! blocking thread, with the catalogue in its hands, from a task of its own: it goes to its end even when nobody waits for it
-//! any more. What it commits becomes visible here, and here alone others look topics up.
+//! The catalogue on the disk says which topics there are; replacing it is what commits a change. A change
+//! runs on a blocking thread, with the catalogue in its hands, from a task of its own: it goes to its end
+//! even when nobody waits for it any more. What it commits becomes visible here, and here alone others look
+//! topics up.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -55,9 +56,11 @@ impl Topics {
         let gone = open_deleted(&store, &catalogue, &config);
         store.start()?;
         for (id, logs) in gone {
-            store.delete_logs(&logs)?;
-            if let Ok(next) = catalogue.apply(Command::FinishDeletion { id }) {
-                // The file hears of it with the next change; until then the next start would find nothing to delete.
+            if let Err(error) = store.delete_logs(&logs) {
+                tracing::warn!(%id, %error, "the files of a deleted topic stay until the next start");
+            } else if let Ok(next) = catalogue.apply(Command::FinishDeletion { id }) {
+                // The file hears of it with the next change; until then the next start would find nothing to
+                // delete.
                 catalogue = next;
             }
         }
@@ -100,7 +103,8 @@ impl Topics {
         Ok(PartitionReader::new(partition, self.shutdown.clone()))
     }
 
-    /// Runs a change of `topic` on a blocking thread when its turn has come. A caller that goes away does not stop it.
+    /// Runs a change of `topic` on a blocking thread when its turn has come. A caller that goes away does not
+    /// stop it.
     pub(super) async fn change<T: Send + 'static>(
         self: &Arc<Self>,
         topic: &TopicName,
@@ -213,8 +217,8 @@ fn open_topics(
     Ok(opened.collect())
 }
 
-/// What is left of the topics whose deletion began and did not end. A directory that cannot be opened is none of ours to
-/// delete: the store sets it aside.
+/// What is left of the topics whose deletion began and did not end. A directory that cannot be opened is none
+/// of ours to delete: the store sets it aside.
 fn open_deleted(
     store: &Store,
     catalogue: &Catalogue,

@@ -4,19 +4,20 @@ use std::io::IsTerminal as _;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+const BYTES_OF_TOTAL: &str = "{bar:30} {bytes}/{total_bytes} {bytes_per_sec} {eta}";
+const BYTES: &str = "{spinner} {bytes} {bytes_per_sec}";
+const RECORDS: &str = "{bar:30} {human_pos}/{human_len} records {per_sec} {eta}";
+
 /// Bytes of an input whose size may be unknown.
 pub(super) fn bytes(total: Option<u64>) -> ProgressBar {
-    let template = match total {
-        Some(_) => "{bar:30} {bytes}/{total_bytes} {bytes_per_sec} {eta}",
-        None => "{spinner} {bytes} {bytes_per_sec}",
-    };
+    let template = if total.is_some() { BYTES_OF_TOTAL } else { BYTES };
     bar(total, template, std::io::stderr().is_terminal())
 }
 
 /// Records up to a known end. Not while records themselves are written to the terminal.
 pub(super) fn records(total: u64) -> ProgressBar {
     let visible = std::io::stderr().is_terminal() && !std::io::stdout().is_terminal();
-    bar(Some(total), "{bar:30} {human_pos}/{human_len} records {per_sec} {eta}", visible)
+    bar(Some(total), RECORDS, visible)
 }
 
 /// No bar: for what has no end.
@@ -42,9 +43,7 @@ mod tests {
 
     #[test]
     fn the_templates_are_valid() {
-        for template in
-            ["{bar:30} {bytes}/{total_bytes} {bytes_per_sec} {eta}", "{spinner} {bytes} {bytes_per_sec}"]
-        {
+        for template in [BYTES_OF_TOTAL, BYTES, RECORDS] {
             assert!(ProgressStyle::with_template(template).is_ok(), "{template}");
         }
     }

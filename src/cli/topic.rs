@@ -1,6 +1,6 @@
 //! `sagwan topic`: creates, lists, describes, alters and deletes topics.
 
-use clap::{Args, Subcommand};
+use clap::{ArgGroup, Args, Subcommand};
 use serde::Serialize;
 
 use super::failure::Failure;
@@ -29,7 +29,7 @@ pub(super) enum TopicCommand {
 #[command(after_help = "\
 Examples:
   sagwan topic create orders --partitions 8
-  sagwan topic create metrics --config durability=os --config retention_ms=86400000
+  sagwan topic create metrics --config durability=os --config segment_bytes=67108864
 `sagwan topic describe` shows all settings with their meaning.")]
 pub(super) struct CreateArgs {
     /// 1 to 249 of the characters a-z, A-Z, 0-9, '.', '_' and '-'
@@ -65,12 +65,14 @@ pub(super) struct DescribeArgs {
 
 /// What to change. All of it is done, or nothing.
 #[derive(Debug, Args)]
-#[group(id = "change", multiple = true, required = true, args = ["partitions", "config", "reset"])]
-#[command(after_help = "\
+#[command(
+    group = ArgGroup::new("change").args(["partitions", "config", "reset"]).multiple(true).required(true),
+    after_help = "\
 Examples:
-  sagwan topic alter orders --config retention_ms=604800000
-  sagwan topic alter orders --reset retention_ms --partitions 16
-Keys may map to other partitions once there are more of them.")]
+  sagwan topic alter orders --config segment_ms=3600000
+  sagwan topic alter orders --reset segment_ms --partitions 16
+Keys may map to other partitions once there are more of them."
+)]
 pub(super) struct AlterArgs {
     /// The topic
     #[arg(value_parser = input::topic)]

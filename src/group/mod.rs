@@ -1,8 +1,9 @@
 //! Consumer groups: how far each has come.
 //!
-//! The offsets of all groups live in the internal topic `__consumer_offsets`, in Kafka's own record encodings, and in a
-//! table in memory that is a replay of it. A commit is appended first, and the table follows once the append is durable.
-//! The layer reaches the topic through the [`Broker`](crate::broker::Broker) only; edges hold an `Arc<`[`Groups`]`>`.
+//! The offsets of all groups live in the internal topic `__consumer_offsets`, in Kafka's own record
+//! encodings, and in a table in memory that is a replay of it. A commit is appended first, and the table
+//! follows once the append is durable. The layer reaches the topic through the
+//! [`Broker`](crate::broker::Broker) only; edges hold an `Arc<`[`Groups`]`>`.
 //!
 //! | file          | noun                                                                  |
 //! |---------------|-----------------------------------------------------------------------|

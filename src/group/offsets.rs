@@ -83,8 +83,8 @@ pub struct Groups {
 }
 
 impl Groups {
-    /// Reads back what groups have committed. What cannot be read is logged, and remembered: groups that it may concern are told when
-    /// they ask.
+    /// Reads back what groups have committed. What cannot be read is logged, and remembered: groups that it
+    /// may concern are told when they ask.
     ///
     /// # Errors
     /// [`GroupError::Broker`] if the work was cut short.
@@ -115,8 +115,8 @@ impl Groups {
         Ok(Arc::new(Self { broker, clock, table }))
     }
 
-    /// Records how far a group has come: all of these offsets durably, or none. Of two commits of one group, the one appended later
-    /// counts.
+    /// Records how far a group has come: all of these offsets durably, or none. Of two commits of one group,
+    /// the one appended later counts.
     ///
     /// # Errors
     /// [`GroupError::NoOffsets`], [`GroupError::InvalidOffset`], [`GroupError::MetadataTooLong`];
@@ -189,13 +189,13 @@ impl Groups {
         Ok((OffsetKey { group: group.clone(), topic, partition: id }, value))
     }
 
-    /// How far a group has come, by topic and partition: in these partitions, or in all. What it has not committed is left
-    /// out.
+    /// How far a group has come, by topic and partition: in these partitions, or in all. What it has not
+    /// committed is left out.
     ///
     /// # Errors
-    /// [`GroupError::Broker`] if part of `__consumer_offsets` could not be read at the start, and what is asked for may have
-    /// stood there: to leave it out would send the group back to the beginning, or ahead to the end. A new commit mends it. With
-    /// `None`, only if nothing at all is known.
+    /// [`GroupError::Broker`] if part of `__consumer_offsets` could not be read at the start, and what is
+    /// asked for may have stood there: to leave it out would send the group back to the beginning, or ahead
+    /// to the end. A new commit mends it. With `None`, only if nothing at all is known.
     pub fn committed(
         &self,
         group: &GroupName,
@@ -251,8 +251,8 @@ fn committed(((topic, partition), entry): (&(TopicName, PartitionId), &Entry)) -
     }
 }
 
-/// Takes an offset into the table if its topic is still there. Asked with the table locked: the topic's deletion is heard
-/// after it is out of sight, so either it is seen here or the entry is forgotten then.
+/// Takes an offset into the table if its topic is still there. Asked with the table locked: the topic's
+/// deletion is heard after it is out of sight, so either it is seen here or the entry is forgotten then.
 fn admit(table: &mut Table, broker: &Broker, key: OffsetKey, value: OffsetValue, stands_at: Offset) {
     let present: Option<TopicId> = broker.locate(&key.topic, key.partition.get()).ok().map(|(id, _)| id);
     // A record without an id is of whichever topic has the name.

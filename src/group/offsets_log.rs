@@ -10,9 +10,9 @@
 //! string: length i16, UTF-8              compact string: length + 1 as an unsigned varint, UTF-8
 //! tagged fields: their number, then of each the tag, the length and the bytes; numbers as unsigned varints
 //! ```
-//! Big-endian; leader epoch -1: unknown. No value: the offset is forgotten. We write value version 4 with the topic's id, so that the
-//! offsets of a deleted topic never pass for those of a new one with its name. Keys of other versions are other
-//! things that groups keep.
+//! Big-endian; leader epoch -1: unknown. No value: the offset is forgotten. We write value version 4 with the
+//! topic's id, so that the offsets of a deleted topic never pass for those of a new one with its name. Keys
+//! of other versions are other things that groups keep.
 
 use bytes::{Buf, BufMut, TryGetError};
 
@@ -118,7 +118,8 @@ pub(super) fn decode_key(mut key: &[u8]) -> Result<OffsetKey, DecodeError> {
 /// The offset a record holds.
 ///
 /// # Errors
-/// [`DecodeError::ValueVersion`] if it is of a version we do not know; another [`DecodeError`] if it is malformed.
+/// [`DecodeError::ValueVersion`] if it is of a version we do not know; another [`DecodeError`] if it is
+/// malformed.
 pub(super) fn decode_value(mut value: &[u8]) -> Result<OffsetValue, DecodeError> {
     let input = &mut value;
     let version = input.try_get_i16()?;
@@ -296,8 +297,8 @@ mod tests {
         assert_eq!(decode_value(&negative), Err(DecodeError::Invalid("offset -1".to_owned())));
     }
 
-    /// `"…".hashCode()` as Java computes it: "hello" is the example of its documentation's formula, the others are
-    /// known for their results.
+    /// `"…".hashCode()` as Java computes it: "hello" is the example of its documentation's formula, the
+    /// others are known for their results.
     #[test]
     fn a_group_has_kafkas_home() {
         let group = |name: &str| GroupName::parse(name).expect("valid");

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::offsets_log::{self, DecodeError, OffsetKey, OffsetValue};
 use super::table::Loss;
 use crate::broker::{Broker, BrokerError, Position};
-use crate::record::{self, BatchError};
+use crate::record::{self, BatchView};
 use crate::types::{Offset, PartitionId, TopicName};
 
 /// How much is read at a time.
@@ -23,7 +23,8 @@ pub(super) struct Replayed {
     passed_over: Option<(u64, DecodeError)>,
 }
 
-/// Reads a partition of the topic from its start to its end. What cannot be read is passed over and remembered.
+/// Reads a partition of the topic from its start to its end. What cannot be read is passed over and
+/// remembered.
 pub(super) async fn replay(broker: Arc<Broker>, partition: i32) -> Replayed {
     let mut replayed = Replayed::default();
     if let Err(error) = read_all(&broker, partition, &mut replayed).await {
@@ -43,57 +44,81 @@ async fn read_all(broker: &Broker, partition: i32, replayed: &mut Replayed) -> R
     let end = broker.resolve(&topic, partition, Position::Latest).await?.offset;
     let mut scratch = Vec::new();
     while offset < end {
-        let lost = match reader.read(offset, READ_BYTES).await {
+        let loss = match reader.read(offset, READ_BYTES).await {
             Ok(fetched) if fetched.batches.next_offset <= offset => return Ok(()),
             Ok(fetched) => {
-                let next = fetched.batches.next_offset;
+                let first = std::mem::replace(&mut offset, fetched.batches.next_offset);
                 let cap = broker.config().max_decompressed_bytes;
-                let taken = fetched
-                    .batches
-                    .chunks
-                    .iter()
-                    .try_for_each(|chunk| replayed.take(chunk, &mut scratch, cap));
-                let first = std::mem::replace(&mut offset, next);
-                taken.err().map(|error| BrokerError::DataLoss {
-                    topic: topic.clone(),
-                    partition: PartitionId::new(partition).unwrap_or_default(),
-                    first,
-                    last: Offset::clamped(next.get() - 1),
-                    detail: error.to_string(),
+                let chunks = fetched.batches.chunks.iter();
+                let damage =
+                    chunks.filter_map(|chunk| replayed.take(chunk, offset, &mut scratch, cap)).last();
+                damage.map(|Damage { last, detail }| {
+                    let (topic, partition) = (topic.clone(), PartitionId::new(partition).unwrap_or_default());
+                    let error = BrokerError::DataLoss { topic, partition, first, last, detail };
+                    Loss { through: last, error }
                 })
             }
             Err(error) => {
-                let BrokerError::DataLoss { last, .. } = &error else { return Err(error) };
-                offset = offset.max(*last).plus(1);
-                Some(error)
+                let BrokerError::DataLoss { last, .. } = error else { return Err(error) };
+                offset = offset.max(last).plus(1);
+                Some(Loss { through: last, error })
             }
         };
-        if let Some(error) = lost {
-            tracing::error!(partition, %error, "committed offsets are lost");
-            replayed.loss = Some(Loss { through: Offset::clamped(offset.get() - 1), error });
+        if let Some(loss) = loss {
+            tracing::error!(partition, error = %loss.error, "committed offsets are lost");
+            replayed.loss = Some(loss);
         }
     }
     Ok(())
 }
 
+/// A batch that cannot be read.
+#[derive(Debug, PartialEq, Eq)]
+struct Damage {
+    /// The last offset that may be in it.
+    last: Offset,
+    detail: String,
+}
+
 impl Replayed {
-    /// Takes the records of whole batches lying back to back.
+    /// Takes the records of whole batches lying back to back, which end before `next`. Returns the last damage.
     fn take(
         &mut self,
         batches: &[u8],
+        next: Offset,
         scratch: &mut Vec<u8>,
         max_decompressed_bytes: u64,
-    ) -> Result<(), BatchError> {
+    ) -> Option<Damage> {
+        let mut damage = None;
         for batch in record::batches(batches) {
-            let batch = batch?;
-            if batch.attributes().is_control() {
-                continue;
+            let (outcome, last) = match batch {
+                Ok(batch) => (self.take_batch(&batch, scratch, max_decompressed_bytes), batch.last_offset()),
+                Err(error) => (Err(error.to_string()), Offset::clamped(next.get() - 1)),
+            };
+            if let Err(detail) = outcome {
+                damage = Some(Damage { last, detail });
             }
-            for record in batch.records(scratch, max_decompressed_bytes)? {
-                let record = record?;
-                if let Err(error) = self.take_record(record.key, record.value, record.offset) {
-                    self.passed_over.get_or_insert((0, error)).0 += 1;
-                }
+        }
+        damage
+    }
+
+    fn take_batch(
+        &mut self,
+        batch: &BatchView<'_>,
+        scratch: &mut Vec<u8>,
+        max_decompressed_bytes: u64,
+    ) -> Result<(), String> {
+        if !batch.crc_is_valid() {
+            return Err("a batch has not the checksum it was written with".to_owned());
+        }
+        if batch.attributes().is_control() {
+            return Ok(());
+        }
+        let records = batch.records(scratch, max_decompressed_bytes).map_err(|error| error.to_string())?;
+        for record in records {
+            let record = record.map_err(|error| error.to_string())?;
+            if let Err(error) = self.take_record(record.key, record.value, record.offset) {
+                self.passed_over.get_or_insert((0, error)).0 += 1;
             }
         }
         Ok(())
@@ -122,7 +147,7 @@ impl Replayed {
 mod tests {
     use super::*;
     use crate::record::{BatchBuilder, BatchOptions};
-    use crate::types::GroupName;
+    use crate::types::{GroupName, LeaderEpoch};
 
     fn key(group: &str) -> OffsetKey {
         OffsetKey {
@@ -155,8 +180,34 @@ mod tests {
         let batch = batch.build().expect("valid");
 
         let mut replayed = Replayed::default();
-        replayed.take(&batch, &mut Vec::new(), 1 << 20).expect("whole");
+        assert_eq!(replayed.take(&batch, Offset::clamped(6), &mut Vec::new(), 1 << 20), None);
         assert_eq!(replayed.offsets, HashMap::from([(key("a"), (value(3), Offset::clamped(2)))]));
         assert_eq!(replayed.passed_over, Some((2, DecodeError::KeyVersion(2))));
+    }
+    #[test]
+    fn a_damaged_batch_is_told_and_those_around_it_count() {
+        let batch_of = |group: &str, base: i64| {
+            let mut batch = BatchBuilder::new(BatchOptions::default());
+            let (key, value) =
+                (offsets_log::encode_key(&key(group)), offsets_log::encode_value(&value(base)));
+            batch.push(0, Some(&key), Some(&value), []);
+            let mut batch = batch.build().expect("valid");
+            record::set_position(&mut batch, Offset::clamped(base), LeaderEpoch(0));
+            batch
+        };
+        let mut damaged = batch_of("b", 1);
+        *damaged.last_mut().expect("not empty") ^= 1;
+        let bytes = [batch_of("a", 0), damaged, batch_of("c", 2)].concat();
+
+        let mut replayed = Replayed::default();
+        let damage = replayed.take(&bytes, Offset::clamped(3), &mut Vec::new(), 1 << 20).expect("damage");
+        assert_eq!(damage.last, Offset::clamped(1));
+        let mut groups: Vec<_> = replayed.offsets.keys().map(|key| key.group.as_str()).collect();
+        groups.sort_unstable();
+        assert_eq!(groups, ["a", "c"]);
+
+        let cut = &bytes[..bytes.len() - 1];
+        let damage = replayed.take(cut, Offset::clamped(3), &mut Vec::new(), 1 << 20).expect("damage");
+        assert_eq!(damage.last, Offset::clamped(2));
     }
 }

@@ -1,7 +1,8 @@
 //! The committed offsets in memory: what a replay of `__consumer_offsets` up to now would give.
 //!
-//! Every change says where in its partition of the topic it stands, and an older one never undoes a newer one: so it does
-//! not matter in which order the outcomes of concurrent commits arrive. All changes of a group stand in one partition.
+//! Every change says where in its partition of the topic it stands, and an older one never undoes a newer
+//! one: so it does not matter in which order the outcomes of concurrent commits arrive. All changes of a
+//! group stand in one partition.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -19,7 +20,8 @@ pub(super) struct Entry {
     pub(super) stands_at: Offset,
 }
 
-/// A partition of the topic could not be read as a whole: what groups committed up to here may be missing or out of date.
+/// A partition of the topic could not be read as a whole: what groups committed up to here may be missing or
+/// out of date.
 #[derive(Debug, Clone)]
 pub(super) struct Loss {
     pub(super) through: Offset,

@@ -174,3 +174,38 @@ async fn offsets_that_cannot_be_read_are_not_taken_for_none() {
     assert!(matches!(error, GroupError::Broker(BrokerError::Fenced { .. })), "{error}");
     assert_eq!(offsets(&groups, other), [("t".to_owned(), 0, 3)]);
 }
+
+#[tokio::test]
+async fn a_new_commit_mends_what_was_lost() {
+    let place = Place::new();
+    let (broker, groups) = open(&place).await;
+    create(&broker, "t", 2, &[]).await;
+    for offset in [3, 4] {
+        groups.commit(&group("g"), vec![commit("t", 0, offset)]).await.expect("committed");
+    }
+    broker.close().await.expect("an orderly end");
+    drop((broker, groups));
+    let home = super::offsets_log::partition_of(&group("g"), 16);
+    let log = place.dir.path().join(format!("{OFFSETS_TOPIC}-{home}/{:020}.log", 0));
+    let mut bytes = fs::read(&log).expect("there");
+    let second = record::frame_size(&bytes).expect("a batch");
+    bytes[second + record::HEADER_BYTES + 20] ^= 1;
+    fs::write(&log, bytes).expect("written");
+
+    let (broker, groups) = open(&place).await;
+    let of = asked(&[("t", 0)]);
+    let error = groups.committed(&group("g"), Some(&of)).expect_err("3 is not the last one");
+    assert!(matches!(error, GroupError::Broker(BrokerError::DataLoss { .. })), "{error}");
+    assert_eq!(offsets(&groups, "g"), [("t".to_owned(), 0, 3)], "what is known can be listed");
+    groups.commit(&group("g"), vec![commit("t", 0, 5)]).await.expect("committed");
+    let check = |groups: &Groups| {
+        let mended = groups.committed(&group("g"), Some(&of)).expect("newer than the loss");
+        assert_eq!(mended[0].offset.get(), 5);
+        groups
+            .committed(&group("g"), Some(&asked(&[("t", 1)])))
+            .expect_err("may have been in the damaged batch");
+    };
+    check(&groups);
+    let (_broker, groups) = reopen(&place, broker, groups).await;
+    check(&groups);
+}

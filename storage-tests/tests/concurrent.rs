@@ -16,7 +16,7 @@ const PRODUCERS: u32 = 4;
 const FOLLOWERS: usize = 4;
 const PARTITIONS: u32 = 8;
 const KEYS: u32 = 64;
-const RECORDS_PER_PRODUCER: u32 = 5_000;
+const RECORDS_PER_PRODUCER: u32 = 25_000;
 const RECORDS: usize = (PRODUCERS * RECORDS_PER_PRODUCER) as usize;
 /// Longer than it takes in a debug build on a busy machine.
 const LIMIT: Duration = Duration::from_mins(2);

@@ -25,7 +25,8 @@ use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 
-const CYCLES: u32 = 5;
+/// How many kills, unless `SAGWAN_TEST_CYCLES` says otherwise.
+const CYCLES: u64 = 5;
 const TOPICS: [(&str, &str); 2] = [("synced", "fsync"), ("cached", "os")];
 const PARTITIONS: i32 = 2;
 /// The kill comes after so many acknowledgements of a cycle at most.
@@ -221,16 +222,15 @@ async fn settle(server: &ServerProcess, targets: &[Arc<Target>]) -> Settled {
     sum
 }
 
-fn seed() -> u64 {
-    match std::env::var("SAGWAN_TEST_SEED") {
-        Ok(seed) => seed.parse().expect("SAGWAN_TEST_SEED is a number"),
-        Err(_) => fastrand::u64(..),
-    }
+/// A number from the environment.
+fn setting(name: &str) -> Option<u64> {
+    let value = std::env::var(name).ok()?;
+    Some(value.parse().unwrap_or_else(|error| panic!("{name}={value}: {error}")))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_acknowledged_record_survives_kill_9() {
-    let seed = seed();
+    let seed = setting("SAGWAN_TEST_SEED").unwrap_or_else(|| fastrand::u64(..));
     eprintln!("the same kill points again: SAGWAN_TEST_SEED={seed}");
     let mut random = fastrand::Rng::with_seed(seed);
     let directory = TempDir::new().expect("a temporary directory");
@@ -265,7 +265,7 @@ async fn every_acknowledged_record_survives_kill_9() {
         })
         .collect();
 
-    for cycle in 0..CYCLES {
+    for cycle in 0..setting("SAGWAN_TEST_CYCLES").unwrap_or(CYCLES) {
         let mut writing = JoinSet::new();
         for writer in writers.drain(..) {
             let channel = connect(&server).await;

@@ -217,3 +217,42 @@ async fn an_update_that_is_refused_changes_nothing() {
     assert_eq!((described.partitions.len(), shown(&described, "compression").as_str()), (2, "producer"));
     assert!(!place.has("t-2"));
 }
+
+/// While this stands in its way, the catalogue cannot be replaced.
+fn block_catalogue(place: &Place) -> std::path::PathBuf {
+    let obstacle = place.dir.path().join("catalogue.tmp");
+    std::fs::create_dir(&obstacle).expect("created");
+    obstacle
+}
+
+#[tokio::test]
+async fn a_change_that_cannot_be_recorded_is_taken_back() {
+    let place = Place::new();
+    let broker = place.open();
+    let before = create(&broker, "t", 1, &[("durability", "os")]).await;
+    let obstacle = block_catalogue(&place);
+
+    let stricter =
+        TopicUpdate { set: settings(&[("durability", "fsync")]), partitions: Some(2), ..update("t") };
+    let refusals = [
+        broker.create_topic(spec("new", 2, &[])).await.map(|_| ()),
+        broker.update_topic(stricter.clone()).await.map(|_| ()),
+        broker.delete_topic(&name("t")).await,
+    ];
+    for refusal in refusals {
+        let error = refusal.expect_err("not recorded");
+        assert!(matches!(error, BrokerError::Storage { partition: None, .. }), "{error}");
+    }
+    assert_eq!(topic_names(&broker), ["t"]);
+    let after = broker.describe_topic(&name("t")).expect("still there");
+    assert_eq!((after.id, &after.config, after.partitions.len()), (before.id, &before.config, 1));
+    assert!(!place.has("new-0") && !place.has("new-1") && !place.has("t-1"));
+    produce(&broker, "t", 0, &["a"]).await;
+
+    std::fs::remove_dir(obstacle).expect("removed");
+    create(&broker, "new", 2, &[]).await;
+    broker.update_topic(stricter).await.expect("updated");
+    let broker = place.reopen(broker).await;
+    assert_eq!(topic_names(&broker), ["new", "t"]);
+    assert_eq!(values(&broker, "t", 0).await, ["a"]);
+}

@@ -102,6 +102,7 @@ async fn the_size_of_a_fetch_is_bounded_but_for_its_first_batch() {
     let asked = [from("t", 0, 0), from("t", 1, 0), from("t", 2, 0)];
     let all = broker.fetch(&asked, AT_ONCE).await;
     let batch = all[0].as_ref().expect("readable").batches.size_bytes / 2;
+    let started = Instant::now();
     for (max_bytes, expected) in [(1, [1, 0, 0]), (3 * batch, [2, 1, 0]), (4 * batch - 1, [2, 1, 0])] {
         // It does not wait for more than there is room for.
         let limits = FetchLimits { min_bytes: u64::MAX, max_bytes, ..PATIENT };
@@ -109,6 +110,7 @@ async fn the_size_of_a_fetch_is_bounded_but_for_its_first_batch() {
         assert_eq!(outcomes.iter().map(|o| values(o).len()).collect::<Vec<_>>(), expected, "{max_bytes}");
         assert_eq!(outcomes[2].as_ref().expect("no error").high_watermark.get(), 2);
     }
+    assert!(started.elapsed() < PATIENT.max_wait);
 }
 
 #[tokio::test]

@@ -67,6 +67,19 @@ enum Link {
     Waiting(Pin<Box<Sleep>>),
 }
 
+/// Something that went wrong while reading.
+struct Failure {
+    error: Error,
+    /// The partition's place in the assignment, where it concerns only one.
+    index: Option<usize>,
+}
+
+impl Failure {
+    fn of_stream(error: Error) -> Self {
+        Self { error, index: None }
+    }
+}
+
 impl fmt::Debug for Consumer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Consumer").field("assignment", &self.assignment).finish_non_exhaustive()
@@ -191,15 +204,18 @@ impl Consumer {
                         self.link = Link::Open(Box::new(stream));
                         continue;
                     }
-                    Err(error) => Some(error),
+                    Err(error) => Some(Failure::of_stream(error)),
                 },
                 Link::Open(stream) => match ready!(Pin::new(stream.as_mut()).poll_next(context)) {
                     Some(Ok(response)) => self.on_response(response),
-                    Some(Err(status)) => Some(self.connection.error(&status)),
-                    None => Some(Error::lost(self.connection.url(), "the broker ended the stream")),
+                    Some(Err(status)) => Some(Failure::of_stream(self.connection.error(&status))),
+                    None => {
+                        let error = Error::lost(self.connection.url(), "the broker ended the stream");
+                        Some(Failure::of_stream(error))
+                    }
                 },
             };
-            if let Some(error) = failure.and_then(|error| self.on_failure(error)) {
+            if let Some(error) = failure.and_then(|failure| self.on_failure(failure)) {
                 return Poll::Ready(Some(Err(error)));
             }
         }
@@ -225,12 +241,12 @@ impl Consumer {
         }
     }
 
-    /// Takes in what was read; returns an error that came instead.
-    fn on_response(&mut self, response: proto::FetchStreamResponse) -> Option<Error> {
+    /// Takes in what was read; returns the failure that came instead.
+    fn on_response(&mut self, response: proto::FetchStreamResponse) -> Option<Failure> {
         let data = response.data?;
         let index = self.assignment.find(&data.topic, data.partition)?;
         if let Some(error) = data.error {
-            return Some(Error::from_proto(error));
+            return Some(Failure { error: Error::from_proto(error), index: Some(index) });
         }
         self.backoff.reset();
         self.silent_since = None;
@@ -241,7 +257,8 @@ impl Consumer {
     }
 
     /// Decides what a failure means: another attempt after a while, or an error for the user.
-    fn on_failure(&mut self, error: Error) -> Option<Error> {
+    fn on_failure(&mut self, failure: Failure) -> Option<Error> {
+        let Failure { error, index } = failure;
         if error.is_retriable() {
             let silent_since = *self.silent_since.get_or_insert_with(Instant::now);
             let delay = self.backoff.next_delay(error.retry_after());
@@ -252,15 +269,25 @@ impl Consumer {
             self.silent_since = None;
             return Some(error);
         }
+        if let Some(assigned) = index.and_then(|index| self.assignment.0.get_mut(index)) {
+            // The stream goes on with the others.
+            assigned.failed = true;
+        } else {
+            self.fail_named(&error);
+            self.link = Link::Idle;
+        }
+        Some(error)
+    }
+
+    /// Gives up the partition that an error of the whole stream names, or all of them.
+    fn fail_named(&mut self, error: &Error) {
         let fact = |name| error.metadata().get(name);
         let place = fact("topic").zip(fact("partition").and_then(|partition| partition.parse().ok()));
-        let failed = place.and_then(|(topic, partition)| self.assignment.find(topic, partition));
-        match failed.and_then(|index| self.assignment.0.get_mut(index)) {
+        let named = place.and_then(|(topic, partition)| self.assignment.find(topic, partition));
+        match named.and_then(|index| self.assignment.0.get_mut(index)) {
             Some(assigned) => assigned.failed = true,
             None => self.assignment.0.iter_mut().for_each(|assigned| assigned.failed = true),
         }
-        self.link = Link::Idle;
-        Some(error)
     }
 }
 

@@ -1,0 +1,279 @@
+//! What the client does when a broker refuses, breaks off, or is not there: against a scripted one, as a real one rarely
+//! does so when asked.
+
+#![allow(clippy::expect_used, reason = "a step that fails ends the test")]
+
+mod scripted;
+
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use sagwan::client::{
+    Client, ConnectionConfig, Consumer, ConsumerConfig, Error, Offset, PartitionId, Position, Producer,
+    ProducerConfig, ProducerRecord, TopicName, TopicPartition,
+};
+use scripted::{Broker, OnFetch, OnProduce, TOPIC};
+
+fn topic() -> TopicName {
+    TopicName::parse(TOPIC).expect("a valid name")
+}
+
+fn partition(number: i32) -> PartitionId {
+    PartitionId::new(number).expect("a valid partition")
+}
+
+/// A record of partition 0.
+fn record(value: &str) -> ProducerRecord {
+    ProducerRecord::new(topic()).partition(partition(0)).value(value.to_owned())
+}
+
+async fn producer(url: &str, config: ProducerConfig) -> Producer {
+    Client::connect(url).await.expect("a broker").producer(config).expect("valid settings")
+}
+
+/// Batches of one record, without waiting for more.
+fn one_by_one() -> ProducerConfig {
+    ProducerConfig { batch_bytes: 1, linger: Duration::ZERO, ..ProducerConfig::default() }
+}
+
+fn numbers(range: std::ops::Range<usize>) -> Vec<String> {
+    range.map(|number| number.to_string()).collect()
+}
+
+/// A log with three batches of three records each.
+async fn nine_records(broker: &Broker, url: &str) {
+    let producer = producer(url, ProducerConfig::default()).await;
+    for batch in 0..3 {
+        for number in 0..3 {
+            drop(producer.send(record(&(batch * 3 + number).to_string())).await.expect("room"));
+        }
+        producer.flush().await.expect("appended");
+    }
+    assert_eq!(broker.values(0), numbers(0..9));
+}
+
+async fn consumer(url: &str, position: Position) -> Consumer {
+    let config = ConsumerConfig::default().topic(topic(), position);
+    Client::connect(url).await.expect("a broker").consumer(config).await.expect("a consumer")
+}
+
+async fn read_to_end(consumer: &mut Consumer) -> Result<Vec<String>, Error> {
+    let ends = consumer.end_offsets().await?;
+    consumer.stop_at(&ends);
+    let mut values = Vec::new();
+    while let Some(record) = consumer.next().await {
+        values.push(String::from_utf8_lossy(&record?.value.unwrap_or_default()).into_owned());
+    }
+    Ok(values)
+}
+
+#[tokio::test]
+async fn a_refused_batch_is_sent_again_before_any_later_one_and_only_once() {
+    let (broker, url) = Broker::start(1);
+    broker.script_produce([
+        OnProduce::Append,
+        OnProduce::RefuseForNow,
+        OnProduce::RefuseForNow,
+        OnProduce::Append,
+        OnProduce::RefuseForNow,
+    ]);
+    let producer = producer(&url, one_by_one()).await;
+    let mut deliveries = Vec::new();
+    for number in 0..20 {
+        deliveries.push(producer.send(record(&number.to_string())).await.expect("room"));
+    }
+    for (expected, delivery) in (0..).zip(deliveries) {
+        assert_eq!(delivery.await.expect("delivered").offset.get(), expected);
+    }
+    assert_eq!(broker.values(0), numbers(0..20));
+}
+
+#[tokio::test]
+async fn a_batch_refused_for_good_fails_alone() {
+    let (broker, url) = Broker::start(1);
+    broker.script_produce([OnProduce::Append, OnProduce::Refuse]);
+    let producer = producer(&url, one_by_one()).await;
+    let mut outcomes = Vec::new();
+    for number in 0..3 {
+        let delivery = producer.send(record(&number.to_string())).await.expect("room");
+        outcomes
+            .push(delivery.await.map_err(|error| error.reason().to_owned()).map(|done| done.offset.get()));
+    }
+    assert_eq!(outcomes, [Ok(0), Err("INVALID_RECORD".to_owned()), Ok(1)]);
+    assert_eq!(broker.values(0), ["0", "2"]);
+}
+
+#[tokio::test]
+async fn a_stream_that_breaks_leaves_the_outcome_unknown_and_repeats_nothing() {
+    for append in [true, false] {
+        let (broker, url) = Broker::start(1);
+        broker.script_produce([OnProduce::Append, OnProduce::Break { append }]);
+        let producer = producer(&url, one_by_one()).await;
+        producer.send(record("first")).await.expect("room").await.expect("delivered");
+        let error = producer.send(record("lost")).await.expect("room").await.expect_err("broken");
+        assert!(error.is_outcome_unknown(), "{error:?}");
+        // The next record opens a new stream.
+        producer.send(record("last")).await.expect("room").await.expect("delivered");
+        let expected: &[&str] = if append { &["first", "lost", "last"] } else { &["first", "last"] };
+        assert_eq!(broker.values(0), expected);
+    }
+}
+
+#[tokio::test]
+async fn an_unknown_outcome_is_tried_again_when_asked_for_and_may_append_twice() {
+    let (broker, url) = Broker::start(1);
+    broker.script_produce([OnProduce::Break { append: true }]);
+    let producer = producer(&url, ProducerConfig { retry_unknown: true, ..one_by_one() }).await;
+    let delivered = producer.send(record("again")).await.expect("room").await.expect("delivered");
+    assert_eq!(delivered.offset.get(), 1);
+    assert_eq!(broker.values(0), ["again", "again"]);
+}
+
+#[tokio::test]
+async fn a_broker_that_never_answers_costs_no_more_than_the_delivery_timeout() {
+    let (broker, url) = Broker::start(1);
+    broker.script_produce([OnProduce::Swallow]);
+    let config = ProducerConfig { delivery_timeout: Duration::from_millis(100), ..one_by_one() };
+    let producer = producer(&url, config).await;
+    let error = producer.send(record("x")).await.expect("room").await.expect_err("no answer");
+    assert_eq!(error.reason(), "TIMEOUT");
+    assert!(error.is_outcome_unknown());
+}
+
+#[tokio::test]
+async fn a_full_buffer_makes_senders_wait_until_a_batch_is_acknowledged() {
+    let (broker, url) = Broker::start(1);
+    broker.script_produce([OnProduce::Swallow]);
+    let config =
+        ProducerConfig { buffer_bytes: 1_000, delivery_timeout: Duration::from_millis(200), ..one_by_one() };
+    let producer = producer(&url, config).await;
+    let large = "x".repeat(700);
+    let first = producer.send(record(&large)).await.expect("room");
+    assert!(producer.send(record(&large)).now_or_never().is_none(), "there is no room for two");
+    // Room comes with the first one's end, whichever it is.
+    let second = producer.send(record(&large)).await.expect("room");
+    assert!(first.now_or_never().expect("settled").is_err());
+    second.await.expect("delivered");
+}
+
+#[tokio::test]
+async fn the_first_record_of_a_topic_that_is_not_there_goes_where_the_broker_says() {
+    let (broker, url) = Broker::start(0);
+    let producer = producer(&url, one_by_one()).await;
+    let keyed = |value: &str| ProducerRecord::new(topic()).key("21").value(value.to_owned());
+    let first = producer.send(keyed("first")).await.expect("created").await.expect("delivered");
+    assert_eq!(first.partition.get(), 2, "the scripted broker's choice");
+    // Now the topic is known, and the key decides: murmur2("21") without its sign bit.
+    let second = producer.send(keyed("second")).await.expect("room").await.expect("delivered");
+    assert_eq!(second.partition.get(), 1_173_551_340 % 4);
+    assert_eq!(broker.lone_produces(), [None]);
+}
+
+#[tokio::test]
+async fn a_closed_producer_has_sent_everything_and_takes_nothing_more() {
+    let (broker, url) = Broker::start(1);
+    let producer =
+        producer(&url, ProducerConfig { linger: Duration::from_hours(1), ..ProducerConfig::default() }).await;
+    let delivery = producer.send(record("lingering")).await.expect("room");
+    producer.close().await.expect("flushed");
+    assert!(delivery.now_or_never().expect("settled").is_ok());
+    assert_eq!(producer.send(record("late")).await.expect_err("closed").reason(), "CLOSED");
+    assert_eq!(broker.values(0), ["lingering"]);
+}
+
+#[tokio::test]
+async fn dropping_the_producer_abandons_what_it_holds() {
+    let (_broker, url) = Broker::start(1);
+    let producer =
+        producer(&url, ProducerConfig { linger: Duration::from_hours(1), ..ProducerConfig::default() }).await;
+    let delivery = producer.send(record("lingering")).await.expect("room");
+    drop(producer);
+    assert_eq!(delivery.await.expect_err("abandoned").reason(), "ABANDONED");
+}
+
+#[tokio::test]
+async fn a_broker_that_is_not_there_is_unreachable() {
+    // A port that was free a moment ago.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let url = format!("http://{}", listener.local_addr().expect("bound"));
+    drop(listener);
+    let error = Client::connect(&url).await.expect_err("nobody listens");
+    assert!(error.is_unreachable(), "{error:?}");
+
+    let client = Client::connect_lazy(&url, &ConnectionConfig::default()).expect("an address");
+    let config = ProducerConfig { delivery_timeout: Duration::from_millis(200), ..ProducerConfig::default() };
+    let producer = client.producer(config).expect("valid settings");
+    let error = producer.send(record("x")).await.expect_err("nobody listens");
+    assert!(error.is_unreachable() && !error.is_outcome_unknown(), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_consumer_resumes_exactly_where_the_stream_broke() {
+    let (broker, url) = Broker::start(1);
+    nine_records(&broker, &url).await;
+    broker.script_fetch([
+        OnFetch::Unavailable,
+        OnFetch::BreakAfter(1),
+        OnFetch::BreakAfter(0),
+        OnFetch::BreakAfter(1),
+    ]);
+    let mut consumer = consumer(&url, Position::Earliest).await;
+    assert_eq!(read_to_end(&mut consumer).await.expect("all of it"), numbers(0..9));
+    assert_eq!(broker.fetches(), [[(0, 0)], [(0, 0)], [(0, 3)], [(0, 3)], [(0, 6)]]);
+    assert_eq!(consumer.position(&TopicPartition::new(topic(), partition(0))), Offset::new(9));
+}
+
+#[tokio::test]
+async fn a_start_within_a_batch_trims_what_lies_before_it() {
+    let (broker, url) = Broker::start(1);
+    nine_records(&broker, &url).await;
+    let mut consumer = consumer(&url, Position::Offset(Offset::clamped(4))).await;
+    assert_eq!(read_to_end(&mut consumer).await.expect("all of it"), numbers(4..9));
+}
+
+#[tokio::test]
+async fn a_seek_goes_back_and_forward() {
+    let (broker, url) = Broker::start(1);
+    nine_records(&broker, &url).await;
+    let mut consumer = consumer(&url, Position::Latest).await;
+    let place = TopicPartition::new(topic(), partition(0));
+    consumer.seek(&place, Position::Offset(Offset::clamped(7))).await.expect("there");
+    let first = consumer.next().await.expect("a record").expect("read");
+    assert_eq!(first.offset.get(), 7);
+    consumer.seek(&place, Position::Earliest).await.expect("there");
+    assert_eq!(read_to_end(&mut consumer).await.expect("all of it"), numbers(0..9));
+}
+
+#[tokio::test]
+async fn an_error_of_one_partition_is_handed_out_once_and_the_other_goes_on() {
+    let (broker, url) = Broker::start(2);
+    nine_records(&broker, &url).await;
+    let producer = producer(&url, ProducerConfig::default()).await;
+    let other = ProducerRecord::new(topic()).partition(partition(1)).value("other");
+    drop(producer.send(other).await.expect("room"));
+    producer.close().await.expect("appended");
+
+    broker.script_fetch([OnFetch::OutOfRange]);
+    let mut consumer = consumer(&url, Position::Earliest).await;
+    let error = consumer.next().await.expect("an error").expect_err("out of range");
+    assert_eq!(error.reason(), "OFFSET_OUT_OF_RANGE");
+    assert_eq!(read_to_end(&mut consumer).await.expect("the other"), ["other"]);
+
+    // A seek brings it back.
+    consumer.seek(&TopicPartition::new(topic(), partition(0)), Position::Earliest).await.expect("there");
+    assert_eq!(read_to_end(&mut consumer).await.expect("all of it"), numbers(0..9));
+}
+
+#[tokio::test]
+async fn a_broker_that_stays_away_is_reported_after_the_reconnect_timeout() {
+    let (broker, url) = Broker::start(1);
+    broker.script_fetch([OnFetch::Unavailable, OnFetch::Unavailable]);
+    let config = ConsumerConfig { reconnect_timeout: Duration::ZERO, ..ConsumerConfig::default() };
+    let client = Client::connect(&url).await.expect("a broker");
+    let mut consumer = client.consumer(config.topic(topic(), Position::Earliest)).await.expect("a consumer");
+    for _ in 0..2 {
+        let error = consumer.next().await.expect("an error").expect_err("away");
+        assert_eq!(error.reason(), "SHUTTING_DOWN");
+    }
+    assert_eq!(broker.fetches().len(), 2);
+}
