@@ -266,20 +266,20 @@ fn sees_proto(path: &str) -> bool {
     SEES_PROTO.iter().any(|allowed| path.starts_with(allowed))
 }
 
-/// Whether a file of `user` may use the top-level module `used`, which is another one.
-fn may_use(user: &str, path: &str, used: &str) -> bool {
-    if used == "proto" {
+/// Whether a file of the module `from` may use the top-level module `to`, which is another one.
+fn may_use(from: &str, path: &str, to: &str) -> bool {
+    if to == "proto" {
         return sees_proto(path);
     }
-    if user == "client" {
-        return CLIENT_USES.contains(&used);
+    if from == "client" {
+        return CLIENT_USES.contains(&to);
     }
-    if used == "client" {
-        return USES_CLIENT.contains(&user);
+    if to == "client" {
+        return USES_CLIENT.contains(&from);
     }
-    match (layer(user), layer(used)) {
-        (Some(user_layer), Some(used_layer)) => {
-            used_layer < user_layer || (user_layer, used_layer) == (0, 0) || SIDEWAYS.contains(&(user, used))
+    match (layer(from), layer(to)) {
+        (Some(above), Some(below)) => {
+            below < above || (above, below) == (0, 0) || SIDEWAYS.contains(&(from, to))
         }
         // Not a module of the crate: an item at its root, or a name that only looks like a path.
         (_, None) => true,

@@ -239,13 +239,13 @@ fn the_container_is_built_from_all_that_the_build_needs() {
         needed.insert("benches");
     }
     assert!(needed.is_subset(&copied), "{needed:?} against {copied:?}");
-    let built = build.iter().any(|(name, rest)| {
+    let compiles = build.iter().any(|(name, rest)| {
         name == "RUN"
             && rest.contains("cargo build")
             && rest.contains("--locked")
             && rest.contains("--release")
     });
-    assert!(built);
+    assert!(compiles);
 }
 
 #[test]
