@@ -21,12 +21,12 @@ const RECORDS_A_LOOK: u64 = 1_024;
 /// What to read, and how to print it.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-By default the values are printed as they are, each with a newline; a tombstone leaves an empty line. Partitions are read
-side by side: the order is kept within each.
+By default the values are printed as they are, each with a newline; a tombstone leaves an
+empty line. Partitions are read side by side: the order is kept within each.
 
 Directives of --format:
-  %t topic   %p partition   %o offset   %k key   %v value   %T timestamp in ms   %h headers   %% a percent sign
-  \\n newline   \\t tab   \\r carriage return   \\0 zero byte   \\\\ a backslash
+  %t topic   %p partition   %o offset   %k key   %v value   %T timestamp in ms   %h headers
+  \\n newline   \\t tab   \\r carriage return   \\0 zero byte   \\\\ backslash   %% percent sign
 
 Examples:
   sagwan consume orders --exit-at-end > orders.txt

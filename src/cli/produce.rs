@@ -24,8 +24,9 @@ const MAX_OUTSTANDING: usize = 256 << 10;
 /// What to append, and where.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Lines are bytes: all but the newline is kept, a carriage return too. An empty line is a record with an empty value. A last
-line without a newline is a record as well; read back, it has one.
+Lines are bytes: all but the newline is kept, a carriage return too. An empty line is a
+record with an empty value. A last line without a newline is a record as well; read back,
+it has one. At the first failure it stops, and says how many records were acknowledged.
 
 Examples:
   sagwan produce logs /var/log/syslog
@@ -183,22 +184,20 @@ impl Run {
         Ok(record)
     }
 
-    /// Takes off what is acknowledged, and waits while more than `most` is left.
+    /// Takes off what is settled, and waits while more than `most` is left; ends with the first failure.
     async fn settle(&mut self, most: usize) -> Result<(), Failure> {
-        while let Some(delivery) = self.outstanding.front_mut() {
-            let settled = match delivery.now_or_never() {
-                Some(settled) => settled,
-                None if self.outstanding.len() <= most => break,
-                None => match self.outstanding.front_mut() {
-                    Some(delivery) => delivery.await,
-                    None => break,
-                },
-            };
-            settled.map_err(|error| failed(self.lines - self.outstanding.len() as u64 + 1, &error))?;
+        loop {
+            let left = self.outstanding.len();
+            let Some(oldest) = self.outstanding.front_mut() else { return Ok(()) };
+            let mut settled = (&mut *oldest).now_or_never();
+            if settled.is_none() && left > most {
+                settled = Some(oldest.await);
+            }
+            let Some(settled) = settled else { return Ok(()) };
             self.outstanding.pop_front();
+            settled.map_err(|error| failed(self.lines - left as u64 + 1, &error))?;
             self.acknowledged += 1;
         }
-        Ok(())
     }
 
     /// After a failure, counts what was acknowledged none the less.

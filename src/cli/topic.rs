@@ -29,7 +29,7 @@ pub(super) enum TopicCommand {
 #[command(after_help = "\
 Examples:
   sagwan topic create orders --partitions 8
-  sagwan topic create metrics --config durability=os --config retention_ms=86400000
+  sagwan topic create metrics --config durability=os --config segment_bytes=67108864
 `sagwan topic describe` shows all settings with their meaning.")]
 pub(super) struct CreateArgs {
     /// 1 to 249 of the characters a-z, A-Z, 0-9, '.', '_' and '-'
@@ -69,8 +69,8 @@ pub(super) struct DescribeArgs {
     group = ArgGroup::new("change").args(["partitions", "config", "reset"]).multiple(true).required(true),
     after_help = "\
 Examples:
-  sagwan topic alter orders --config retention_ms=604800000
-  sagwan topic alter orders --reset retention_ms --partitions 16
+  sagwan topic alter orders --config segment_ms=3600000
+  sagwan topic alter orders --reset segment_ms --partitions 16
 Keys may map to other partitions once there are more of them."
 )]
 pub(super) struct AlterArgs {

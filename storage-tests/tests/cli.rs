@@ -1,0 +1,254 @@
+//! The command line as a user runs it: real processes, real pipes, exit codes.
+
+#![allow(clippy::expect_used, reason = "a step that fails ends the test")]
+
+use std::fs::File;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+use storage_tests::command::{Finished, run, succeed};
+use storage_tests::process::ServerProcess;
+use tempfile::TempDir;
+
+const SAGWAN: &str = env!("CARGO_BIN_EXE_sagwan-under-test");
+
+/// A server and a directory for its data and for files.
+struct Sagwan {
+    server: ServerProcess,
+    dir: TempDir,
+}
+
+impl Sagwan {
+    fn start() -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let server = ServerProcess::start(SAGWAN, dir.path().join("data"));
+        Self { server, dir }
+    }
+
+    /// A command that has to succeed; its standard output as text.
+    fn text(&self, line: &str) -> String {
+        String::from_utf8(succeed(&mut self.command(line))).expect("text")
+    }
+
+    fn json(&self, line: &str) -> Value {
+        serde_json::from_str(&self.text(line)).expect("JSON")
+    }
+
+    fn run(&self, line: &str) -> Finished {
+        run(&mut self.command(line))
+    }
+
+    fn command(&self, line: &str) -> Command {
+        self.server.cli(line.split(' '))
+    }
+
+    /// Produces from standard input.
+    fn produce(&self, line: &str, input: &[u8]) -> Finished {
+        let path = self.dir.path().join("input");
+        std::fs::write(&path, input).expect("written");
+        run(self.command(line).stdin(File::open(&path).expect("readable")))
+    }
+
+    /// Produces from standard input, successfully.
+    fn append(&self, line: &str, input: &[u8]) {
+        let finished = self.produce(line, input);
+        assert!(finished.status.success(), "{line}: {}", finished.stderr);
+    }
+}
+
+/// A failure: its code, and its one line.
+fn failure(finished: &Finished) -> (Option<i32>, String) {
+    let errors: Vec<_> = finished.stderr.lines().filter(|line| line.starts_with("error:")).collect();
+    assert_eq!(errors.len(), 1, "one line tells of the failure: {}", finished.stderr);
+    (finished.status.code(), errors.concat())
+}
+
+#[test]
+fn lines_are_bytes_and_come_back_as_they_went_in() {
+    let sagwan = Sagwan::start();
+    let lines = b"first\n\nwith \xff and \0 bytes\r\n\ttabbed \nlast without newline";
+    sagwan.append("produce bytes", lines);
+    let read = succeed(&mut sagwan.command("consume bytes --exit-at-end"));
+    assert_eq!(read, [&lines[..], b"\n"].concat());
+
+    // From a file as well, and compressed.
+    let file = sagwan.dir.path().join("lines");
+    std::fs::write(&file, &read).expect("written");
+    let mut produce = sagwan.command("produce file --compression zstd");
+    let finished = run(produce.arg(&file));
+    assert!(
+        finished.status.success() && finished.stderr.starts_with("5 records acknowledged"),
+        "{finished:?}"
+    );
+    assert_eq!(succeed(&mut sagwan.command("consume file --exit-at-end")), read);
+    // Nothing at all is no record at all.
+    sagwan.append("produce file", b"");
+    assert_eq!(succeed(&mut sagwan.command("consume file --exit-at-end")), read);
+}
+
+#[test]
+fn a_topic_lives_from_create_to_delete() {
+    let sagwan = Sagwan::start();
+    assert_eq!(sagwan.text("topic create orders --partitions 2"), "created topic orders with 2 partitions\n");
+    let (code, error) = failure(&sagwan.run("topic create orders"));
+    assert!(code == Some(1) && error.contains("orders"), "{error}");
+
+    let altered = sagwan.text("topic alter orders --partitions 3 --config segment_ms=3600000");
+    assert_eq!(altered, "altered topic orders, with 3 partitions\n");
+    let setting = |topic: &Value| {
+        let config = topic["config"].as_array().expect("a list").clone();
+        config.into_iter().find(|entry| entry["name"] == "segment_ms").expect("listed")
+    };
+    let described = sagwan.json("topic describe orders --output json");
+    assert_eq!(described["partitions"].as_array().map(Vec::len), Some(3));
+    assert_eq!(setting(&described)["value"], "3600000");
+    assert_eq!(setting(&described)["is_default"], false);
+    sagwan.text("topic alter orders --reset segment_ms");
+    assert_eq!(setting(&sagwan.json("topic describe orders --output json"))["is_default"], true);
+    assert!(sagwan.text("topic describe orders").contains("online"));
+
+    assert_eq!(sagwan.json("topic list --output json")[0]["name"], "orders");
+    assert!(sagwan.text("topic list").starts_with("TOPIC"));
+    assert_eq!(sagwan.text("topic delete orders"), "deleted topic orders\n");
+    assert_eq!(sagwan.json("topic list --output json"), json!([]));
+}
+
+#[test]
+fn keys_headers_formats_and_positions_go_through() {
+    let sagwan = Sagwan::start();
+    sagwan.append(
+        r"produce keyed --key-separator \t --header a=1 --header a=2",
+        b"k1\tv1\nk2\tv\t2\n\xff\tv3\n",
+    );
+    assert_eq!(
+        succeed(&mut sagwan.command(r"consume keyed --exit-at-end --format %t-%p@%o:%k=%v[%h]\n")),
+        b"keyed-0@0:k1=v1[a=1,a=2]\nkeyed-0@1:k2=v\t2[a=1,a=2]\nkeyed-0@2:\xff=v3[a=1,a=2]\n"
+    );
+    assert_eq!(sagwan.text("consume keyed --from 1 --max-messages 1"), "v\t2\n");
+    assert_eq!(sagwan.text("consume keyed --from latest --exit-at-end"), "");
+    assert_eq!(sagwan.text("consume keyed --from @2200-01-01T00:00:00Z --exit-at-end"), "");
+    assert_eq!(sagwan.text("consume keyed --from @0 --partition 0 --exit-at-end"), "v1\nv\t2\nv3\n");
+
+    let json = sagwan.text("consume keyed --exit-at-end --output json");
+    let last: Value = serde_json::from_str(json.lines().last().expect("three lines")).expect("JSON");
+    assert_eq!(last["key"], json!({"base64": "/w=="}));
+    assert_eq!(last["offset"], 2);
+    assert_eq!(last["headers"], json!([{"key": "a", "value": "1"}, {"key": "a", "value": "2"}]));
+
+    let (code, error) = failure(&sagwan.produce("produce keyed --key-separator :", b"a:b\nno separator\n"));
+    assert!(code == Some(1) && error.contains("line 2"), "{error}");
+}
+
+#[test]
+fn offsets_commits_groups_and_deleted_records_are_told() {
+    let sagwan = Sagwan::start();
+    sagwan.append("produce t", b"1\n2\n3\n4\n");
+    let offsets = &sagwan.json("offsets t --output json")[0];
+    assert_eq!(
+        (&offsets["earliest"], &offsets["latest"], &offsets["records"]),
+        (&json!(0), &json!(4), &json!(4))
+    );
+    assert!(offsets["size_bytes"].as_u64() > Some(0));
+
+    sagwan.text("commit g t --partition 0 --offset 1");
+    let group = &sagwan.json("group describe g --output json")[0];
+    assert_eq!((&group["topic"], &group["offset"], &group["lag"]), (&json!("t"), &json!(1), &json!(3)));
+    assert_eq!(sagwan.json("group list --output json"), json!([{"group": "g", "partitions": 1}]));
+    let (code, error) = failure(&sagwan.run("group describe nobody"));
+    assert!(code == Some(1) && error.contains("nobody"), "{error}");
+
+    assert_eq!(sagwan.text("delete-records t --partition 0 --before 3"), "t-0 now begins at offset 3\n");
+    assert_eq!(sagwan.text("consume t --exit-at-end"), "4\n");
+    let (code, error) = failure(&sagwan.run("consume t --from 1 --exit-at-end"));
+    assert!(code == Some(1) && error.contains('3') && error.contains('4'), "the valid range: {error}");
+}
+
+#[test]
+fn exit_codes_tell_a_refusal_from_a_wrong_line_and_from_an_absent_broker() {
+    let mut sagwan = Sagwan::start();
+    let (code, error) = failure(&sagwan.run("consume nowhere"));
+    assert!(code == Some(1) && error.contains("nowhere"), "{error}");
+    assert_eq!(sagwan.run("consume").status.code(), Some(2));
+    assert_eq!(sagwan.run("topic create a/b").status.code(), Some(2));
+    let (code, error) = failure(&sagwan.run("produce t /no/such/file"));
+    assert!(code == Some(1) && error.contains("/no/such/file"), "{error}");
+
+    sagwan.append("produce t", b"taken\n");
+    let refused = sagwan.produce("produce t --partition 9", b"1\n2\n");
+    let (code, error) = failure(&refused);
+    assert!(code == Some(1) && error.contains("line 1") && error.contains("not 9"), "{error}");
+    assert!(refused.stderr.contains("0 records acknowledged"), "{}", refused.stderr);
+
+    assert!(sagwan.server.terminate().success());
+    let (code, error) = failure(&sagwan.run("topic list"));
+    assert!(code == Some(3) && error.contains("sagwan serve"), "{error}");
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_ends_consume_quietly() {
+    let sagwan = Sagwan::start();
+    // More than a pipe and its buffers hold.
+    sagwan.append("produce many", "a line of some length\n".repeat(200_000).as_bytes());
+    let mut consume = sagwan.command("consume many");
+    let mut child = consume.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("started");
+    let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
+    let mut line = String::new();
+    stdout.read_line(&mut line).expect("readable");
+    assert_eq!(line, "a line of some length\n");
+    drop(stdout);
+    let mut errors = String::new();
+    child.stderr.take().expect("piped").read_to_string(&mut errors).expect("text");
+    assert_eq!((child.wait().expect("ended").code(), errors.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn consume_follows_until_it_is_interrupted() {
+    let sagwan = Sagwan::start();
+    sagwan.append("produce live", b"before\n");
+    let mut consume = sagwan.command("consume live");
+    let mut child = consume.stdout(Stdio::piped()).spawn().expect("started");
+    let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
+    let mut line = String::new();
+    stdout.read_line(&mut line).expect("readable");
+    sagwan.append("produce live", b"after\n");
+    stdout.read_line(&mut line).expect("readable");
+    assert_eq!(line, "before\nafter\n");
+    kill_process(Pid::from_child(&child), Signal::INT).expect("signalled");
+    assert_eq!(child.wait().expect("ended").code(), Some(0));
+}
+
+#[test]
+fn a_line_is_produced_before_the_input_ends() {
+    let sagwan = Sagwan::start();
+    let mut produce = sagwan.command("produce pipe");
+    let mut child = produce.stdin(Stdio::piped()).stderr(Stdio::null()).spawn().expect("started");
+    let mut stdin = child.stdin.take().expect("piped");
+    stdin.write_all(b"now\n").expect("written");
+    stdin.flush().expect("written");
+    // The topic comes with the record.
+    let read = loop {
+        let finished = sagwan.run("consume pipe --max-messages 1");
+        if finished.status.success() {
+            break finished.stdout;
+        }
+    };
+    assert_eq!(read, b"now\n");
+    drop(stdin);
+    assert!(child.wait().expect("ended").success());
+}
+
+#[test]
+fn help_and_completions_need_no_broker() {
+    let sagwan = |line: &str| {
+        let mut command = Command::new(Path::new(SAGWAN));
+        succeed(command.args(line.split(' ')).env("SAGWAN_SERVER", "http://127.0.0.1:1"))
+    };
+    for line in ["--help", "produce --help", "consume --help", "topic create --help"] {
+        assert!(!sagwan(line).is_empty(), "{line}");
+    }
+    let script = String::from_utf8(sagwan("completions bash")).expect("text");
+    assert!(script.contains("delete-records"), "{script}");
+}
