@@ -133,7 +133,7 @@ mod tests {
         }
         for bad in ["", "http://", "ftp://x:1", "https://x:1", "a b"] {
             let error = endpoint(bad, &config).expect_err(bad);
-            assert_eq!(error.reason(), super::super::error::reason::INVALID_REQUEST, "{bad}");
+            assert_eq!(error.reason(), crate::client::reason::INVALID_REQUEST, "{bad}");
         }
     }
 }
