@@ -234,7 +234,7 @@ impl Log {
                 crcs.update(&batch);
             }
             self.position += size;
-            batches.push(WrittenBatch { base, next, bytes: batch.freeze(), done });
+            batches.push(WrittenBatch { base, next, bytes: into_bytes(batch), done });
         }
         let index = index.to_resume();
         if let Some(first) = batches.first() {
@@ -355,6 +355,15 @@ impl Log {
 
     fn write_error(&self, error: &io::Error) -> AppendError {
         append_error(self.segment.log_path(), error)
+    }
+}
+
+/// The batch as readers will share it, without much memory that it does not use.
+fn into_bytes(batch: BytesMut) -> Bytes {
+    if batch.capacity() > batch.len() + batch.len() / 4 {
+        Bytes::copy_from_slice(&batch)
+    } else {
+        batch.freeze()
     }
 }
 

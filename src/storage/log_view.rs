@@ -1,6 +1,5 @@
 //! What everybody but its writer sees of a log: how far it goes, its segments, and reading from them.
 
-use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -277,21 +276,29 @@ impl LogView {
         offset: Offset,
         mut ask: impl FnMut(&Arc<Segment>) -> Result<Option<T>, SegmentError>,
     ) -> Result<Option<T>, ReadError> {
-        let segments = self.segments();
-        let first = segments.partition_point(|segment| segment.base() <= offset).saturating_sub(1);
-        let outcome =
-            segments.iter().enumerate().skip(first).try_for_each(|(i, segment)| match ask(segment) {
-                Ok(None) => ControlFlow::Continue(()),
-                Ok(Some(found)) => ControlFlow::Break(Ok(found)),
+        let mut at = offset;
+        loop {
+            let Some((segment, next)) = self.segment_at(at) else { return Ok(None) };
+            match ask(&segment) {
+                Ok(Some(found)) => return Ok(Some(found)),
+                Ok(None) => match next {
+                    Some(next) => at = next,
+                    None => return Ok(None),
+                },
                 Err(error) => {
-                    let next = segments.get(i + 1).map_or(self.durable_offset(), |next| next.base());
-                    ControlFlow::Break(Err(self.read_error(error, offset.max(segment.base()), next)))
+                    let first = offset.max(segment.base());
+                    return Err(self.read_error(error, first, next.unwrap_or_else(|| self.durable_offset())));
                 }
-            });
-        match outcome {
-            ControlFlow::Continue(()) => Ok(None),
-            ControlFlow::Break(found) => found.map(Some),
+            }
         }
+    }
+
+    /// The segment that holds `offset`, or the first one, and the base offset of the one after it.
+    fn segment_at(&self, offset: Offset) -> Option<(Arc<Segment>, Option<Offset>)> {
+        let segments = self.segments.read();
+        let at = segments.partition_point(|segment| segment.base() <= offset).saturating_sub(1);
+        let segment = segments.get(at)?;
+        Some((Arc::clone(segment), segments.get(at + 1).map(|next| next.base())))
     }
 
     /// `next`: one past the range that `error` is about.
