@@ -23,9 +23,9 @@ Examples:
   sagwan serve --config /etc/sagwan/sagwan.toml --log info,sagwan::storage=debug
   SAGWAN_DATA_DIR=/tmp/sagwan sagwan serve --grpc-addr localhost:0
 
-A flag prevails over its environment variable, that over the configuration file, that over the default.
-SIGTERM and SIGINT shut the broker down in an orderly way; a second one ends it at once, which is safe, but the next
-start has to recover.";
+A flag prevails over its environment variable, that over the configuration file,
+that over the default. SIGTERM and SIGINT shut the broker down in an orderly way;
+a second one ends it at once, which is safe, but the next start has to recover.";
 
 /// Run a broker.
 #[derive(Debug, Clone, Default, Args)]

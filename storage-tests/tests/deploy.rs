@@ -1,5 +1,6 @@
 //! What lies in `deploy/` does what it says: the sample settings are the defaults, the unit verifies, and the container
 //! file builds from what is there and starts what exists.
+#![allow(clippy::expect_used, reason = "a step that fails ends the test")]
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -105,8 +106,8 @@ fn the_unit_verifies() {
 fn the_unit_gives_the_shutdown_its_time() {
     let unit = read("deploy/sagwan.service");
     let setting = |name: &str| {
-        let lines = unit.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix('='));
-        lines.last().unwrap_or_else(|| panic!("{name} is missing")).to_owned()
+        let mut lines = unit.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+        lines.next_back().unwrap_or_else(|| panic!("{name} is missing")).to_owned()
     };
     let stop: u64 = setting("TimeoutStopSec").parse().expect("seconds");
     assert!(stop * 1_000 > 2 * Config::default().grpc.shutdown_grace_ms);
@@ -132,8 +133,10 @@ fn parse(arguments: Vec<String>) -> ServeArgs {
     ServeArgs::from_arg_matches(matches).expect("its arguments")
 }
 
-/// One instruction of a container file: its name and what follows.
-fn instructions(text: &str) -> Vec<(String, String)> {
+/// Instructions of a container file: each one's name and what follows.
+type Instructions = Vec<(String, String)>;
+
+fn instructions(text: &str) -> Instructions {
     let joined = text.replace("\\\n", " ");
     let lines = joined.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
     lines
@@ -145,7 +148,7 @@ fn instructions(text: &str) -> Vec<(String, String)> {
 }
 
 /// The instructions of the stage that is run, and those of the one that builds.
-fn stages() -> (Vec<(String, String)>, Vec<(String, String)>) {
+fn stages() -> (Instructions, Instructions) {
     let mut build = instructions(&read("deploy/Containerfile"));
     let last = build.iter().rposition(|(name, _)| name == "FROM").expect("FROM");
     let run = build.split_off(last);
@@ -196,6 +199,19 @@ fn the_container_starts_what_the_program_understands_and_listens_for_others() {
     assert!(addr.ip().is_unspecified(), "{addr}");
     assert_eq!(only(&run, "EXPOSE"), addr.port().to_string());
     assert_eq!(only(&run, "VOLUME"), value("SAGWAN_DATA_DIR"));
+}
+
+#[test]
+fn the_container_is_asked_for_its_health_in_words_the_program_understands() {
+    let (run, _) = stages();
+    let check = only(&run, "HEALTHCHECK");
+    let (_, command) = check.split_once("CMD ").expect("a command");
+    let mut command = exec_form(command);
+    assert_eq!(command.remove(0), "sagwan");
+    // Parses all of it, and then prints what it is for.
+    let program = env!("CARGO_BIN_EXE_sagwan-under-test");
+    let parsed = Command::new(program).args(command).arg("--help").output().expect("runs");
+    assert!(parsed.status.success(), "{}", String::from_utf8_lossy(&parsed.stderr));
 }
 
 #[test]

@@ -122,7 +122,7 @@ fn place_in(topic: &TopicName, partition: Option<PartitionId>) -> Vec<(&'static 
     metadata
 }
 
-fn batch_failure(topic: &TopicName, partition: PartitionId, message: String, error: BatchError) -> Failure {
+fn batch_failure(topic: &TopicName, partition: PartitionId, message: String, error: &BatchError) -> Failure {
     match error {
         BatchError::Corrupt { .. } => {
             Failure::new(Code::InvalidArgument, "CORRUPT_BATCH", message, place(topic, partition))
@@ -143,7 +143,7 @@ fn batch_failure(topic: &TopicName, partition: PartitionId, message: String, err
             Code::Unimplemented,
             "UNSUPPORTED_FEATURE",
             message,
-            vec![("feature", feature_name(feature))],
+            vec![("feature", feature_name(*feature))],
         ),
     }
 }
@@ -204,7 +204,7 @@ impl From<BrokerError> for Failure {
                 (Code::OutOfRange, "OFFSET_OUT_OF_RANGE", metadata)
             }
             BrokerError::Batch { topic, partition, error } => {
-                return batch_failure(&topic, partition, message, error);
+                return batch_failure(&topic, partition, message, &error);
             }
             BrokerError::InvalidRequest { field, .. } => {
                 (Code::InvalidArgument, "INVALID_REQUEST", vec![("field", field)])

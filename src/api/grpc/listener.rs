@@ -168,7 +168,7 @@ mod tests {
 
     #[tokio::test]
     async fn one_connection_more_waits_until_another_is_closed() {
-        let (addr, _cut, mut accepted) = listening(1, Duration::from_secs(60)).await;
+        let (addr, _cut, mut accepted) = listening(1, Duration::from_mins(1)).await;
         let _first = TcpStream::connect(addr).await.expect("connected");
         let _second = TcpStream::connect(addr).await.expect("in the listen queue");
         let first = accepted.next().await.expect("accepted");
@@ -193,7 +193,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_cut_ends_a_waiting_connection() {
-        let (addr, cut, mut accepted) = listening(1, Duration::from_secs(60)).await;
+        let (addr, cut, mut accepted) = listening(1, Duration::from_mins(1)).await;
         let _client = TcpStream::connect(addr).await.expect("connected");
         let mut server = accepted.next().await.expect("accepted").expect("a connection");
         let reading = tokio::spawn(async move { server.read_u8().await });

@@ -103,7 +103,7 @@ mod tests {
 
     use super::*;
 
-    const LONG: Duration = Duration::from_secs(3_600);
+    const LONG: Duration = Duration::from_hours(1);
 
     fn reason(status: &Status) -> String {
         status.get_details_error_info().expect("ErrorInfo").reason

@@ -11,6 +11,8 @@ use tonic::Code;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
+use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
+use tonic_reflection::pb::v1alpha::server_reflection_response::MessageResponse as Alpha;
 use tonic_reflection::pb::{v1, v1alpha};
 
 use crate::harness::{
@@ -190,7 +192,6 @@ async fn reflection_knows_every_service_in_both_versions() {
     });
     let stream = client.server_reflection_info(futures_util::stream::iter(requests)).await;
     let mut stream = stream.expect("answered").into_inner();
-    use v1::server_reflection_response::MessageResponse;
     let listed = soon(stream.message()).await.expect("an answer").expect("not the end").message_response;
     let Some(MessageResponse::ListServicesResponse(listed)) = listed else { panic!("{listed:?}") };
     let names: BTreeSet<String> = listed.service.into_iter().map(|service| service.name).collect();
@@ -208,7 +209,6 @@ async fn reflection_knows_every_service_in_both_versions() {
     };
     let stream = client.server_reflection_info(futures_util::stream::iter([request])).await;
     let listed = soon(stream.expect("answered").into_inner().message()).await.expect("an answer");
-    use v1alpha::server_reflection_response::MessageResponse as Alpha;
     let listed = listed.expect("not the end").message_response;
     let Some(Alpha::ListServicesResponse(listed)) = listed else { panic!("{listed:?}") };
     assert!(listed.service.iter().any(|service| service.name == "sagwan.v1.LogService"));

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use sagwan::proto::position::At;
 use sagwan::proto::{
     self, Compression, FetchFormat, FetchRequest, Header, ListOffsetsPartition, ListOffsetsRequest,
     ProduceRequest, Record,
@@ -13,8 +14,8 @@ use crate::harness::{
     TestBroker, assert_waits, at, batch, encoded, fetch, from_offset, record, records, soon, values,
 };
 
-fn bytes(text: &str) -> Option<Bytes> {
-    Some(Bytes::copy_from_slice(text.as_bytes()))
+fn bytes(text: &str) -> Bytes {
+    Bytes::copy_from_slice(text.as_bytes())
 }
 
 #[tokio::test]
@@ -23,13 +24,13 @@ async fn a_record_comes_back_as_it_was_given() {
     let header = |key: &str, value| Header { key: key.to_owned(), value };
     let given = vec![
         Record {
-            key: bytes("key"),
-            value: bytes("value"),
-            headers: vec![header("h", bytes("1")), header("h", None), header("", bytes(""))],
+            key: Some(bytes("key")),
+            value: Some(bytes("value")),
+            headers: vec![header("h", Some(bytes("1"))), header("h", None), header("", Some(bytes("")))],
             timestamp_ms: Some(1_234_567_890_123),
         },
-        Record { key: bytes(""), value: bytes(""), headers: Vec::new(), timestamp_ms: Some(0) },
-        Record { key: bytes("gone"), value: None, headers: Vec::new(), timestamp_ms: Some(1) },
+        Record { key: Some(bytes("")), value: Some(bytes("")), headers: Vec::new(), timestamp_ms: Some(0) },
+        Record { key: Some(bytes("gone")), value: None, headers: Vec::new(), timestamp_ms: Some(1) },
     ];
     for (n, compression) in (0..).zip([
         Compression::None,
@@ -113,7 +114,8 @@ async fn records_without_a_partition_go_by_their_keys() {
     let key = |n: usize| format!("key {}", n % 20);
     let mut homes = BTreeMap::new();
     for round in 0..2 {
-        let records = (0..100).map(|n| Record { key: bytes(&key(n)), ..record(&format!("{round} {n}")) });
+        let records =
+            (0..100).map(|n| Record { key: Some(bytes(&key(n))), ..record(&format!("{round} {n}")) });
         let request =
             ProduceRequest { topic: "orders".to_owned(), records: records.collect(), ..Default::default() };
         let answer = broker.produce(request).await.expect("produced");
@@ -193,7 +195,6 @@ async fn offsets_are_found_by_place_and_by_time() {
         let request = ProduceRequest { records: timestamps.map(timed).to_vec(), ..records("orders", 0, &[]) };
         broker.produce(request).await.expect("produced");
     }
-    use proto::position::At;
     for (position, offset, timestamp_ms) in [
         (None, 0, None),
         (Some(At::Anchor(proto::Anchor::Earliest.into())), 0, None),
@@ -207,7 +208,7 @@ async fn offsets_are_found_by_place_and_by_time() {
         let partitions = vec![ListOffsetsPartition {
             topic: "orders".to_owned(),
             partition: 0,
-            position: position.clone().map(at),
+            position: position.map(at),
         }];
         let answer = broker.log().list_offsets(ListOffsetsRequest { partitions }).await.expect("listed");
         let listed = answer.into_inner().offsets.remove(0);
