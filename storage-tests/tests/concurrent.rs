@@ -1,7 +1,6 @@
 //! Writers and followers at once, through the Rust client: nothing missing, nothing twice, in order.
 //!
 //! The followers begin before there is anything to read and follow the log while it grows.
-#![allow(clippy::expect_used, reason = "a step that fails ends the test")]
 
 use std::collections::BTreeMap;
 use std::time::Duration;

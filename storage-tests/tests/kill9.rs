@@ -2,7 +2,6 @@
 //!
 //! Each partition has two writers, one pipelined over a stream of encoded batches, one that sends records and waits.
 //! What `durability = os` acknowledges is in the page cache, which outlives the process: it has to survive too.
-#![allow(clippy::expect_used, reason = "a step that fails ends the test")]
 
 use std::sync::Arc;
 use std::sync::{Mutex, MutexGuard};

@@ -1,6 +1,5 @@
 //! The README's Python: its commands make the stubs, its program runs against a real server and prints what the README
 //! says it prints. Between the two runs the server is killed, so what the second one finds was really kept.
-#![allow(clippy::expect_used, reason = "a step that fails ends the test")]
 
 use std::fs;
 use std::path::Path;

@@ -1,6 +1,5 @@
 //! The README's other commands are true: those of `sagwan` are executed, in order, against a real server; those of grpcurl
 //! name methods and fields that exist. (Its Rust is a doctest of the crate, its Python has a test of its own.)
-#![allow(clippy::expect_used, reason = "a step that fails ends the test")]
 
 use std::collections::HashMap;
 use std::os::unix::fs::symlink;

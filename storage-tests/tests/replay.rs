@@ -1,5 +1,4 @@
 //! A text goes in through the command line and comes out again: at once, after an orderly restart, after kill -9.
-#![allow(clippy::expect_used, reason = "a step that fails ends the test")]
 
 use std::collections::HashMap;
 use std::fs;

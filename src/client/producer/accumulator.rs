@@ -30,6 +30,7 @@ pub(super) enum Refused {
 }
 
 /// A record that was taken.
+#[derive(Debug)]
 pub(super) struct Taken {
     pub(super) delivery: Delivery,
     /// Whether the sender has something new to look at.
@@ -275,8 +276,8 @@ mod tests {
 
     const LIMIT: usize = 1_000;
 
-    fn accumulator(partitions: u32, config: ProducerConfig, now: Instant) -> Accumulator {
-        let mut accumulator = Accumulator::new(ProducerConfig { batch_bytes: LIMIT, ..config });
+    fn accumulator(partitions: u32, config: &ProducerConfig, now: Instant) -> Accumulator {
+        let mut accumulator = Accumulator::new(ProducerConfig { batch_bytes: LIMIT, ..config.clone() });
         let metadata = TopicMetadata { partitions, max_message_bytes: 10 * LIMIT };
         accumulator.set_topic(&topic(), metadata, now + Duration::from_hours(1));
         accumulator
@@ -295,7 +296,7 @@ mod tests {
     ) -> PartitionId {
         let mut record = ProducerRecord::new(topic()).value(vec![b'v'; size]);
         record.key = key.map(bytes::Bytes::from);
-        accumulator.append(&record, 0, size, size, now).ok().expect("taken").delivery.partition
+        accumulator.append(&record, 0, size, size, now).expect("taken").delivery.partition
     }
 
     fn sequences(batches: &[Batch]) -> Vec<u64> {
@@ -305,7 +306,7 @@ mod tests {
     #[test]
     fn a_batch_is_ready_when_it_is_full_or_has_lingered() {
         let now = Instant::now();
-        let mut accumulator = accumulator(1, ProducerConfig::default(), now);
+        let mut accumulator = accumulator(1, &ProducerConfig::default(), now);
         append(&mut accumulator, None, 100, now);
         assert!(accumulator.take_ready(9, now).is_empty(), "it lingers");
         let lingered = now + ProducerConfig::default().linger;
@@ -326,7 +327,7 @@ mod tests {
     #[test]
     fn a_record_larger_than_a_batch_goes_alone() {
         let now = Instant::now();
-        let mut accumulator = accumulator(1, ProducerConfig::default(), now);
+        let mut accumulator = accumulator(1, &ProducerConfig::default(), now);
         append(&mut accumulator, None, 10, now);
         append(&mut accumulator, None, 5 * LIMIT, now);
         append(&mut accumulator, None, 10, now);
@@ -345,7 +346,7 @@ mod tests {
     #[test]
     fn one_batch_of_a_partition_is_under_way_and_a_failed_one_keeps_its_place() {
         let now = Instant::now();
-        let mut accumulator = accumulator(1, ProducerConfig::default(), now);
+        let mut accumulator = accumulator(1, &ProducerConfig::default(), now);
         for _ in 0..3 {
             append(&mut accumulator, None, LIMIT, now);
         }
@@ -368,7 +369,7 @@ mod tests {
         let now = Instant::now();
         let config =
             ProducerConfig { max_in_flight: 3, max_in_flight_per_partition: 3, ..ProducerConfig::default() };
-        let mut accumulator = accumulator(1, config, now);
+        let mut accumulator = accumulator(1, &config, now);
         for _ in 0..3 {
             append(&mut accumulator, None, LIMIT, now);
         }
@@ -384,12 +385,12 @@ mod tests {
     #[test]
     fn the_oldest_batches_go_first_when_there_is_no_room_for_all() {
         let now = Instant::now();
-        let mut accumulator = accumulator(4, ProducerConfig::default(), now);
+        let mut accumulator = accumulator(4, &ProducerConfig::default(), now);
         for partition in [3, 1, 2, 0] {
             let record = ProducerRecord::new(topic())
                 .partition(PartitionId::new(partition).expect("small"))
                 .value("v");
-            accumulator.append(&record, 0, LIMIT, LIMIT, now).ok().expect("taken");
+            accumulator.append(&record, 0, LIMIT, LIMIT, now).expect("taken");
         }
         let lingered = now + Duration::from_secs(1);
         let taken = accumulator.take_ready(2, lingered);
@@ -400,7 +401,7 @@ mod tests {
     #[test]
     fn records_without_a_key_stay_together_until_their_batch_is_full() {
         let now = Instant::now();
-        let mut accumulator = accumulator(8, ProducerConfig::default(), now);
+        let mut accumulator = accumulator(8, &ProducerConfig::default(), now);
         let first = append(&mut accumulator, None, 300, now);
         assert_eq!(append(&mut accumulator, None, 300, now), first);
         let second = append(&mut accumulator, None, 800, now);
@@ -411,7 +412,7 @@ mod tests {
     #[test]
     fn what_waits_too_long_expires_oldest_first() {
         let now = Instant::now();
-        let mut accumulator = accumulator(1, ProducerConfig::default(), now);
+        let mut accumulator = accumulator(1, &ProducerConfig::default(), now);
         append(&mut accumulator, None, LIMIT, now);
         let later = now + Duration::from_secs(30);
         append(&mut accumulator, None, 10, later);
@@ -424,7 +425,7 @@ mod tests {
     #[test]
     fn a_stale_topic_is_looked_at_again_and_a_closed_producer_takes_nothing() {
         let now = Instant::now();
-        let mut accumulator = accumulator(1, ProducerConfig::default(), now);
+        let mut accumulator = accumulator(1, &ProducerConfig::default(), now);
         let record = ProducerRecord::new(topic()).value("v");
         let refusal = |accumulator: &mut Accumulator| accumulator.append(&record, 0, 1, 1, now).err();
         assert!(accumulator.trust_topic(&topic(), now));
