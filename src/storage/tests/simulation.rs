@@ -196,7 +196,7 @@ impl Simulation {
             write: often(bits & 1 != 0),
             create: often(bits & 2 != 0),
             rename: often(bits & 4 != 0),
-            sync: if bits & 56 == 0 { 100 } else { 0 },
+            sync: if bits >> 3 == 0 { 100 } else { 0 },
         });
         let room = (self.random(4) == 0).then(|| self.random(2_000));
         self.disk.set_room(room);
