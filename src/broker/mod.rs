@@ -16,7 +16,7 @@
 //! | `topics`          | all topics as they are now, and the turn-taking of their changes           |
 //! | `topic_changes`   | creating, updating and deleting a topic                                    |
 //! | `partition`       | one log, its high watermark, and its errors in a topic's words             |
-//! | `partitioner`     | which partition a record goes to                                           |
+//! | `partitioner`     | which partition records without a key go to                                |
 //! | `batch`           | what a batch must meet, and becomes, before it is appended                 |
 //! | `queue`           | the bound on accepted bytes                                                |
 //! | `produce`         | the way of an append                                                       |

@@ -10,10 +10,9 @@ use super::batch::{self, Prepared, Rules};
 use super::error::BrokerError;
 use super::node::Broker;
 use super::partition::Partition;
-use super::partitioner;
 use super::queue::QueueClosed;
 use super::topic::Topic;
-use crate::record::{BatchError, Codec};
+use crate::record::{self, BatchError, Codec};
 use crate::storage::{Append, AppendError, Appended};
 use crate::types::{Offset, PartitionId, TopicName};
 
@@ -239,7 +238,7 @@ fn split(topic: &Topic, records: Vec<ProduceRecord>) -> BTreeMap<u32, Vec<Produc
     let mut split: BTreeMap<u32, Vec<ProduceRecord>> = BTreeMap::new();
     for record in records {
         let partition = match &record.key {
-            Some(key) => partitioner::by_key(key, partitions),
+            Some(key) => record::partition_for_key(key, partitions),
             None => *sticky.get_or_insert_with(|| {
                 topic.sticky.choose(partitions, |partition| topic.takes_writes(partition))
             }),
