@@ -212,6 +212,8 @@ fn routes(context: &Arc<Context>, health: &HealthReporter) -> Result<Routes, Grp
     let reflection = || {
         Reflection::configure()
             .register_encoded_file_descriptor_set(DESCRIPTORS)
+            // So that generic clients can show what an error carries.
+            .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
     Ok(Routes::new(log)

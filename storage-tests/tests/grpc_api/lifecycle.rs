@@ -181,24 +181,31 @@ async fn reflection_knows_every_service_in_both_versions() {
         SERVICES.into_iter().chain(["grpc.health.v1.Health"]).map(str::to_owned).collect();
 
     let mut client = v1::server_reflection_client::ServerReflectionClient::new(broker.channel.clone());
-    let requests = ["list", "find"].map(|what| v1::ServerReflectionRequest {
+    // The last is what an error's details are shown by.
+    let symbols = ["sagwan.v1.LogService.ProduceStream", "google.rpc.ErrorInfo"];
+    let requests = [None].into_iter().chain(symbols.map(Some)).map(|symbol| v1::ServerReflectionRequest {
         host: String::new(),
-        message_request: Some(if what == "list" {
-            v1::server_reflection_request::MessageRequest::ListServices(String::new())
-        } else {
-            let symbol = "sagwan.v1.LogService.ProduceStream".to_owned();
-            v1::server_reflection_request::MessageRequest::FileContainingSymbol(symbol)
+        message_request: Some(match symbol {
+            None => v1::server_reflection_request::MessageRequest::ListServices(String::new()),
+            Some(symbol) => {
+                v1::server_reflection_request::MessageRequest::FileContainingSymbol(symbol.to_owned())
+            }
         }),
     });
+    let requests: Vec<_> = requests.collect();
     let stream = client.server_reflection_info(futures_util::stream::iter(requests)).await;
     let mut stream = stream.expect("answered").into_inner();
     let listed = soon(stream.message()).await.expect("an answer").expect("not the end").message_response;
     let Some(MessageResponse::ListServicesResponse(listed)) = listed else { panic!("{listed:?}") };
     let names: BTreeSet<String> = listed.service.into_iter().map(|service| service.name).collect();
     assert!(needed.is_subset(&names), "{names:?}");
-    let found = soon(stream.message()).await.expect("an answer").expect("not the end").message_response;
-    let Some(MessageResponse::FileDescriptorResponse(found)) = found else { panic!("{found:?}") };
-    assert!(!found.file_descriptor_proto.is_empty());
+    for symbol in symbols {
+        let found = soon(stream.message()).await.expect("an answer").expect("not the end").message_response;
+        let Some(MessageResponse::FileDescriptorResponse(found)) = found else {
+            panic!("{symbol}: {found:?}")
+        };
+        assert!(!found.file_descriptor_proto.is_empty());
+    }
 
     let mut client = v1alpha::server_reflection_client::ServerReflectionClient::new(broker.channel.clone());
     let request = v1alpha::ServerReflectionRequest {
