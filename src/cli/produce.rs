@@ -26,7 +26,8 @@ const MAX_OUTSTANDING: usize = 256 << 10;
 #[command(after_help = "\
 Lines are bytes: all but the newline is kept, a carriage return too. An empty line is a
 record with an empty value. A last line without a newline is a record as well; read back,
-it has one. At the first failure it stops, and says how many records were acknowledged.
+it has one. At the first failure it stops, and says how many records were acknowledged. So it
+does at Ctrl-C, once what it has read is appended; a second one does not wait for that.
 
 Examples:
   sagwan produce logs /var/log/syslog
@@ -134,7 +135,7 @@ struct Run {
     separator: Option<Separator>,
     /// In the order of the lines.
     outstanding: VecDeque<Delivery>,
-    /// Read so far.
+    /// Sent so far.
     lines: u64,
     acknowledged: u64,
     bytes: u64,
@@ -142,8 +143,34 @@ struct Run {
 }
 
 impl Run {
-    /// Sends every line and waits for the acknowledgements; ends with the first failure.
+    /// Sends every line and waits for the acknowledgements; ends with the first failure. Interrupted, it reads no
+    /// further and still waits for those of what it has sent; interrupted again, it waits no longer.
     async fn all(
+        &mut self,
+        blocks: tokio::sync::mpsc::Receiver<std::io::Result<Bytes>>,
+        bar: &ProgressBar,
+    ) -> Result<(), Failure> {
+        let interrupted = tokio::select! {
+            sent = self.send(blocks, bar) => sent.map(|()| false)?,
+            _ = tokio::signal::ctrl_c() => true,
+        };
+        tokio::select! {
+            settled = self.finish() => settled?,
+            _ = tokio::signal::ctrl_c() => {
+                return Err(Failure::Failed("interrupted; more than that may have been appended".to_owned()));
+            }
+        }
+        if interrupted {
+            return Err(Failure::Failed(format!(
+                "interrupted after line {}, which was appended",
+                self.lines
+            )));
+        }
+        Ok(())
+    }
+
+    /// Sends every line.
+    async fn send(
         &mut self,
         mut blocks: tokio::sync::mpsc::Receiver<std::io::Result<Bytes>>,
         bar: &ProgressBar,
@@ -151,28 +178,33 @@ impl Run {
         while let Some(block) = blocks.recv().await {
             let block = block.map_err(|error| Failure::io("cannot read the input", error))?;
             for line in lines::lines(&block) {
-                self.lines += 1;
-                let record = self.record(line)?;
+                let number = self.lines + 1;
+                let record = self.record(number, line)?;
                 let delivery = self.producer.send(record).await;
-                self.outstanding.push_back(delivery.map_err(|error| failed(self.lines, &error))?);
+                self.outstanding.push_back(delivery.map_err(|error| failed(number, &error))?);
+                self.lines = number;
             }
             self.bytes += block.len() as u64;
             bar.inc(block.len() as u64);
             self.settle(MAX_OUTSTANDING).await?;
         }
+        Ok(())
+    }
+
+    /// Waits for what is outstanding.
+    async fn finish(&mut self) -> Result<(), Failure> {
         // Each delivery tells its own failure, with its line.
         let _ = self.producer.flush().await;
         self.settle(0).await
     }
 
-    fn record(&self, line: Bytes) -> Result<ProducerRecord, Failure> {
+    fn record(&self, number: u64, line: Bytes) -> Result<ProducerRecord, Failure> {
         let mut record = self.template.clone();
         if let Some(Separator(separator)) = &self.separator {
             let at =
                 line.windows(separator.len()).position(|window| window == separator).ok_or_else(|| {
                     Failure::Failed(format!(
-                        "line {} has no key separator \"{}\"",
-                        self.lines,
+                        "line {number} has no key separator \"{}\"",
                         separator.escape_ascii()
                     ))
                 })?;
@@ -219,7 +251,9 @@ impl Run {
 }
 
 fn failed(line: u64, error: &Error) -> Failure {
-    Failure::Failed(format!("line {line} was not appended: {error}"))
+    let fate =
+        if error.is_outcome_unknown() { "may or may not have been appended" } else { "was not appended" };
+    Failure::Failed(format!("line {line} {fate}: {error}"))
 }
 
 #[cfg(test)]

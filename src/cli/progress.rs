@@ -1,12 +1,13 @@
 //! A bar on standard error for what takes long, if there is a person to see it.
 
+use std::fmt::Write;
 use std::io::IsTerminal as _;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 const BYTES_OF_TOTAL: &str = "{bar:30} {bytes}/{total_bytes} {bytes_per_sec} {eta}";
 const BYTES: &str = "{spinner} {bytes} {bytes_per_sec}";
-const RECORDS: &str = "{bar:30} {human_pos}/{human_len} records {per_sec} {eta}";
+const RECORDS: &str = "{bar:30} {human_pos}/{human_len} records {rate} {eta}";
 
 /// Bytes of an input whose size may be unknown.
 pub(super) fn bytes(total: Option<u64>) -> ProgressBar {
@@ -32,7 +33,10 @@ fn bar(total: Option<u64>, template: &str, visible: bool) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr());
     // Without its template, a bar still has indicatif's own.
     match ProgressStyle::with_template(template) {
-        Ok(style) => bar.with_style(style),
+        Ok(style) => bar.with_style(style.with_key("rate", |state: &ProgressState, out: &mut dyn Write| {
+            // Without a bar there is nothing to be done about it.
+            let _ = write!(out, "{}/s", HumanCount(state.per_sec() as u64));
+        })),
         Err(_) => bar,
     }
 }

@@ -99,9 +99,10 @@ impl Connection {
 
 /// The address with its scheme, and what to connect to.
 fn endpoint(url: &str, config: &ConnectionConfig) -> Result<(String, Endpoint), Error> {
+    let given = url;
     let url = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
     let invalid = |detail: &dyn std::fmt::Display| {
-        Error::invalid(format!("invalid server address {url:?}: {detail}; use http://HOST:PORT"))
+        Error::invalid(format!("invalid server address {given:?}: {detail}; use http://HOST:PORT"))
     };
     let endpoint = Endpoint::from_shared(url.clone()).map_err(|error| invalid(&error))?;
     match endpoint.uri().scheme_str() {

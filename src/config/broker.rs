@@ -26,7 +26,7 @@ pub struct BrokerConfig {
     /// Accepted and not yet acknowledged bytes, for the whole broker; beyond it producers wait. 1 MiB to 64 GiB.
     /// Default: 128 MiB.
     pub queue_bytes: u64,
-    /// The most one fetch returns, and what 0 stands for in a request. 64 KiB to 1 GiB. Default: 50 MiB.
+    /// The most one fetch returns, whatever it asks for. 64 KiB to 1 GiB. Default: 50 MiB.
     pub fetch_max_bytes: u32,
     /// The longest a fetch may wait, in ms; longer waits are cut to it. 0 to 3,600,000. Default: 300,000.
     pub fetch_max_wait_ms: u64,

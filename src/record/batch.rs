@@ -125,6 +125,15 @@ impl<'a> BatchView<'a> {
         self.crc() == self.computed_crc()
     }
 
+    /// As [`Self::crc_is_valid`], for those who go on only if it is.
+    ///
+    /// # Errors
+    /// [`CorruptBatch::Crc`] with the stored checksum and that of the bytes.
+    pub fn check_crc(&self) -> Result<(), BatchError> {
+        let (stored, computed) = (self.crc(), self.computed_crc());
+        if stored == computed { Ok(()) } else { Err(CorruptBatch::Crc { stored, computed }.into()) }
+    }
+
     /// The records, to be walked one by one.
     ///
     /// Those of a compressed batch are unpacked into `scratch`, which is reused between batches and grows to

@@ -39,10 +39,7 @@ pub fn validate<'a>(bytes: &'a [u8], rules: &ValidationRules) -> Result<BatchVie
     if size_bytes > rules.max_message_bytes {
         return Err(BatchError::TooLarge { size_bytes, max_message_bytes: rules.max_message_bytes });
     }
-    let computed = batch.computed_crc();
-    if computed != batch.crc() {
-        return Err(CorruptBatch::Crc { stored: batch.crc(), computed }.into());
-    }
+    batch.check_crc()?;
 
     let codec = check_attributes(&batch)?;
     if batch.record_count() < 1 || batch.record_count() - 1 != batch.last_offset_delta() {

@@ -40,7 +40,7 @@ pub enum OpenError {
         holder: String,
     },
     /// It cannot be created, read or written.
-    #[error("the data directory {dir} cannot be used: {source}: {path}")]
+    #[error("the data directory {dir} cannot be used: {path}: {source}: {}", advice(source))]
     Io {
         /// The directory.
         dir: PathBuf,
@@ -77,6 +77,14 @@ pub enum OpenError {
         /// What was found.
         detail: String,
     },
+}
+
+fn advice(error: &io::Error) -> &'static str {
+    if error.kind() == io::ErrorKind::PermissionDenied {
+        "give the user of this process the right to read and write there, or use another --data-dir"
+    } else {
+        "use another --data-dir, or see to it"
+    }
 }
 
 /// The content of `meta.toml`.

@@ -241,6 +241,25 @@ fn a_line_is_produced_before_the_input_ends() {
 }
 
 #[test]
+fn an_interrupted_produce_appends_what_it_has_read_and_says_how_far_it_came() {
+    let sagwan = Sagwan::start();
+    let mut produce = sagwan.command("produce cut");
+    let mut child = produce.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("started");
+    let mut stdin = child.stdin.take().expect("piped");
+    stdin.write_all(b"one\ntwo\nthr").expect("written");
+    stdin.flush().expect("written");
+    // Once they can be read, they have been read.
+    while sagwan.run("consume cut --max-messages 2").stdout != b"one\ntwo\n" {}
+    kill_process(Pid::from_child(&child), Signal::INT).expect("signalled");
+    let finished = child.wait_with_output().expect("ended");
+    let (code, error) = (finished.status.code(), String::from_utf8(finished.stderr).expect("text"));
+    assert_eq!(code, Some(1), "{error}");
+    assert!(error.starts_with("2 records acknowledged"), "{error}");
+    assert!(error.contains("interrupted after line 2"), "{error}");
+    assert_eq!(sagwan.run("consume cut --exit-at-end").stdout, b"one\ntwo\n");
+}
+
+#[test]
 fn help_and_completions_need_no_broker() {
     let sagwan = |line: &str| {
         let mut command = Command::new(Path::new(SAGWAN));

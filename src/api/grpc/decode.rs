@@ -126,6 +126,8 @@ fn decode_batch(
     scratch: &mut Vec<u8>,
     into: &mut Decoded,
 ) -> Result<bool, BatchError> {
+    // They may come from a disk that has changed them, and those who are given records cannot tell.
+    batch.check_crc()?;
     let mut memory = Memory { chunk, arena: BytesMut::new() };
     for record in batch.records(scratch, budget.max_decompressed_bytes)? {
         let record = record?;
@@ -292,6 +294,17 @@ mod tests {
         assert_eq!(decoded.next_offset.get(), 1);
         let lost = decode(&batches, decoded.next_offset, small).expect_err("the bad one next");
         assert_eq!((lost.first.get(), lost.last.get()), (1, 1));
+    }
+
+    #[test]
+    fn a_batch_that_rotted_on_the_disk_is_a_loss_of_its_own_range() {
+        let mut rotten = BytesMut::from(&batch(1, &["snow", "rain"], Codec::None)[..]);
+        *rotten.last_mut().expect("bytes") ^= 1;
+        let batches = read(vec![batch(0, &["good"], Codec::None), rotten.freeze()], 3);
+        let decoded = decode(&batches, Offset::ZERO, GENEROUS).expect("the good one first");
+        assert_eq!(offsets(&decoded), [0]);
+        let lost = decode(&batches, decoded.next_offset, GENEROUS).expect_err("the bad one next");
+        assert_eq!((lost.first.get(), lost.last.get()), (1, 2));
     }
 
     #[test]

@@ -14,6 +14,11 @@ use crate::types::{Offset, TopicName};
 
 /// Partitions that one call may name.
 pub(super) const MAX_PARTITIONS_PER_CALL: usize = 10_000;
+/// What one answer holds where the request leaves it open, as stored. Decoded, it is well within the 4 MiB that gRPC's
+/// clients take unless told otherwise.
+pub(super) const DEFAULT_ANSWER_BYTES: u32 = 1 << 20;
+/// Decoded records may weigh so many times what was asked for as stored: room for what is small or well compressed.
+const DECODED_SHARE: usize = 3;
 /// Positions of one call that are looked up at a time.
 const LOOKUPS_AT_A_TIME: usize = 16;
 
@@ -29,7 +34,7 @@ pub(super) async fn fetch(
     let format = convert::format(request.format)?;
     let min_bytes = u64::from(convert::non_negative("min_bytes", request.min_bytes)?);
     let max_wait = u64::from(convert::non_negative("max_wait_ms", request.max_wait_ms)?);
-    let max_bytes = max_bytes(context, request.max_bytes, context.broker.config().fetch_max_bytes)?;
+    let max_bytes = max_bytes(context, request.max_bytes, DEFAULT_ANSWER_BYTES)?;
 
     let places = few_at_a_time(request.partitions.iter().map(|asked| place(context, asked))).await;
     let known: Vec<_> = places.iter().flatten().cloned().collect();
@@ -46,7 +51,7 @@ pub(super) async fn fetch(
         context.broker.fetch(&known, limits).await.into_iter()
     };
 
-    let mut weight_left = MAX_DECODED_BYTES;
+    let mut weight_left = (max_bytes as usize).saturating_mul(DECODED_SHARE).min(MAX_DECODED_BYTES);
     let mut answers = Vec::with_capacity(places.len());
     for (asked, place) in request.partitions.iter().zip(places) {
         let data = match place {

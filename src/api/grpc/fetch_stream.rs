@@ -17,14 +17,12 @@ use super::Context;
 use super::convert::{self, Format};
 use super::decode::{self, Budget, MAX_DECODED_BYTES};
 use super::error::Failure;
-use super::fetch::{self, MAX_PARTITIONS_PER_CALL};
+use super::fetch::{self, DEFAULT_ANSWER_BYTES, MAX_PARTITIONS_PER_CALL};
 use super::outbox::{Messages, Outbox, outbox};
 use crate::broker::{BrokerError, Fetched, PartitionReader};
 use crate::proto::{FetchStreamRequest, FetchStreamResponse, FetchedRecord, PartitionData};
 use crate::types::{Offset, TopicName};
 
-/// What one message holds where the request leaves it open.
-const DEFAULT_MESSAGE_BYTES: u32 = 1 << 20;
 /// Messages read ahead of the transport.
 const MESSAGES_AHEAD: usize = 2;
 
@@ -38,7 +36,7 @@ pub(super) async fn open(
 ) -> Result<Messages<FetchStreamResponse>, Failure> {
     convert::count("partitions", request.partitions.len(), MAX_PARTITIONS_PER_CALL)?;
     let format = convert::format(request.format)?;
-    let max_bytes = fetch::max_bytes(&context, request.max_bytes, DEFAULT_MESSAGE_BYTES)?;
+    let max_bytes = fetch::max_bytes(&context, request.max_bytes, DEFAULT_ANSWER_BYTES)?;
     let mut named = HashSet::with_capacity(request.partitions.len());
     for asked in &request.partitions {
         if !named.insert((asked.topic.as_str(), asked.partition)) {

@@ -1,6 +1,6 @@
 //! The gRPC edge: package `sagwan.v1` with its three services, health and reflection, on one listener.
 //!
-//! A call comes in through a [`listener`] connection and, guarded against [`panics`], reaches `log_service`,
+//! A call comes in through a [`listener`] connection and, guarded against [`panics`] and held to its [`deadline`], reaches `log_service`,
 //! `admin_service` or `group_service`. `convert` checks what it says and turns it into the broker's words; `error` turns
 //! what the broker refuses into a status. `produce` and `produce_stream` own the way of a produce, `fetch` and
 //! `fetch_stream` (with `decode` and `outbox`) that of a fetch.
@@ -16,6 +16,7 @@
 
 mod admin_service;
 mod convert;
+mod deadline;
 mod decode;
 mod error;
 mod fetch;
@@ -41,6 +42,7 @@ use tonic_health::server::HealthReporter;
 use tonic_reflection::server::Builder as Reflection;
 
 use self::admin_service::AdminApi;
+use self::deadline::Deadline;
 pub use self::error::ERROR_DOMAIN;
 use self::group_service::GroupApi;
 use self::listener::{ConnectionLimits, connections};
@@ -119,7 +121,7 @@ impl GrpcServer {
             Arc::new(Context { broker, groups, config: config.clone(), shutdown: shutdown.clone() });
         let health = HealthReporter::new();
         set_all(&health, ServingStatus::Serving).await;
-        let services = CatchPanic(routes(&context, &health)?.prepare());
+        let services = Deadline(CatchPanic(routes(&context, &health)?.prepare()));
         let limits = ConnectionLimits {
             max_connections: config.max_connections,
             preface_timeout: Duration::from_millis(config.keepalive_timeout_ms),

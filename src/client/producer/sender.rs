@@ -223,7 +223,8 @@ impl Sender {
         self.shared.settle(batch, Err(error));
     }
 
-    /// The stream is gone, and with it the certainty about what was under way.
+    /// The stream is gone, and with it the certainty about what was under way; unless the broker ended it to shut down:
+    /// it has then answered all it had begun, and nothing was done of the rest.
     fn on_broken(&mut self, error: &Error) {
         self.stream = None;
         self.reopen_at = Some(Instant::now() + self.backoff.next_delay(error.retry_after()));
@@ -233,7 +234,9 @@ impl Sender {
             Error::lost(self.connection.url(), &error.to_string())
         };
         for (_, batch) in std::mem::take(&mut self.in_flight) {
-            if self.config.retry_unknown {
+            if error.reason() == reason::SHUTTING_DOWN {
+                self.retry(batch, error.clone());
+            } else if self.config.retry_unknown {
                 self.retry(batch, unknown.clone());
             } else {
                 self.give_up(batch, unknown.clone());

@@ -120,6 +120,17 @@ async fn a_stream_that_breaks_leaves_the_outcome_unknown_and_repeats_nothing() {
 }
 
 #[tokio::test]
+async fn what_a_broker_had_not_begun_when_it_shut_down_is_sent_again_and_only_once() {
+    let (broker, url) = Broker::start(1);
+    broker.script_produce([OnProduce::Append, OnProduce::ShutDown]);
+    let producer = producer(&url, one_by_one()).await;
+    for value in ["first", "held", "last"] {
+        producer.send(record(value)).await.expect("room").await.expect("delivered");
+    }
+    assert_eq!(broker.values(0), ["first", "held", "last"]);
+}
+
+#[tokio::test]
 async fn an_unknown_outcome_is_tried_again_when_asked_for_and_may_append_twice() {
     let (broker, url) = Broker::start(1);
     broker.script_produce([OnProduce::Break { append: true }]);

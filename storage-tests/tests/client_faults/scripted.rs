@@ -33,6 +33,8 @@ pub enum OnProduce {
     Break { append: bool },
     /// Never answered.
     Swallow,
+    /// Not begun; the stream ends since the broker does.
+    ShutDown,
 }
 
 /// What becomes of one FetchStream. Without a script, it sends all there is, one batch a response, and stays open.
@@ -202,6 +204,10 @@ impl LogService for Broker {
                         return;
                     }
                     OnProduce::Swallow => continue,
+                    OnProduce::ShutDown => {
+                        let _ = answers.send(Err(status(Code::Unavailable, "SHUTTING_DOWN", true)));
+                        return;
+                    }
                 };
                 let answer =
                     proto::ProduceStreamResponse { request_id: request.request_id, outcome: Some(outcome) };

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use sagwan::proto::log_service_client::LogServiceClient;
 use sagwan::proto::position::At;
 use sagwan::proto::{
     self, Compression, FetchFormat, FetchRequest, Header, ListOffsetsPartition, ListOffsetsRequest,
@@ -221,4 +222,39 @@ async fn offsets_are_found_by_place_and_by_time() {
     };
     let data = broker.fetch(fetch(vec![from_time], FetchFormat::Records)).await.expect("fetched");
     assert_eq!(data.partitions[0].records[0].offset, 2);
+}
+
+#[tokio::test]
+async fn a_fetch_that_names_no_size_fits_into_what_clients_take_by_default() {
+    let broker = TestBroker::start().await;
+    // Small records, and ones that unpack to far more than they were stored as.
+    for (topic, value, count, compression) in [
+        ("small", "x".repeat(40), 14_000, Compression::None),
+        ("zeros", "0".repeat(60_000), 140, Compression::Zstd),
+    ] {
+        for _ in 0..8 {
+            let records = vec![record(&value); count];
+            let request = ProduceRequest {
+                topic: topic.to_owned(),
+                partition: Some(0),
+                records,
+                record_batch: None,
+                compression: compression.into(),
+            };
+            broker.produce(request).await.expect("produced");
+        }
+        let mut log = LogServiceClient::new(broker.channel.clone());
+        let (mut offset, mut read) = (0, 0);
+        loop {
+            let request = fetch(vec![from_offset(topic, 0, offset)], FetchFormat::Records);
+            let answer = log.fetch(request).await.expect("within 4 MiB").into_inner();
+            let [data] = answer.partitions.as_slice() else { panic!("{answer:?}") };
+            read += data.records.len();
+            offset = data.next_offset;
+            if offset == data.high_watermark {
+                break;
+            }
+        }
+        assert_eq!(read as i64, offset);
+    }
 }
