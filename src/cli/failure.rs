@@ -77,9 +77,10 @@ fn advice(error: &Error) -> Option<String> {
     match error.reason() {
         reason::UNREACHABLE => Some("is `sagwan serve` running?".to_owned()),
         reason::UNKNOWN_TOPIC => Some("see `sagwan topic list`".to_owned()),
-        "DATA_LOSS" => {
+        reason::DATA_LOSS => {
             let last: i64 = error.metadata().get("last_offset")?.parse().ok()?;
-            Some(format!("go on behind the damage with --from {}", last + 1))
+            let partition = error.metadata().get("partition")?;
+            Some(format!("go on behind the damage with --partition {partition} --from {}", last + 1))
         }
         _ => None,
     }

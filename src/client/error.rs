@@ -31,8 +31,12 @@ pub mod reason {
     pub const DELIVERY_TIMEOUT: &str = "DELIVERY_TIMEOUT";
     /// The answer is not what the contract says.
     pub const UNEXPECTED_ANSWER: &str = "UNEXPECTED_ANSWER";
-    /// A batch that was read is damaged.
-    pub const CORRUPT_BATCH: &str = "CORRUPT_BATCH";
+    /// Some of a partition's records cannot be read; the facts tell which.
+    pub const DATA_LOSS: &str = "DATA_LOSS";
+    /// The partition takes neither reads nor writes until it is looked at.
+    pub const PARTITION_FENCED: &str = "PARTITION_FENCED";
+    /// The broker cannot read or write the partition's files.
+    pub const STORAGE_ERROR: &str = "STORAGE_ERROR";
     /// A batch or record is larger than it may be.
     pub const MESSAGE_TOO_LARGE: &str = "MESSAGE_TOO_LARGE";
     /// An argument or a setting that cannot be used.

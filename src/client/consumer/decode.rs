@@ -56,10 +56,14 @@ impl Chunk {
                 self.batches.pop_front();
                 continue;
             }
-            let view = BatchView::parse(batches).map_err(|error| damaged(assigned, &error.to_string()))?;
+            let view = BatchView::parse(batches).map_err(|error| {
+                // Where the next batch begins is not known either.
+                damaged(assigned, (assigned.position, last_before(self.next_offset)), &error.to_string())
+            })?;
             let batch = batches.slice(..view.size_bytes());
             self.leader_epoch = view.leader_epoch();
-            decode(&batch, assigned, scratch, max_decompressed_bytes, &mut self.records)?;
+            decode(&batch, assigned, scratch, max_decompressed_bytes, &mut self.records)
+                .map_err(|error| damaged(assigned, extent(&view, self.next_offset), &error.to_string()))?;
             batches.advance(batch.len());
         }
     }
@@ -72,13 +76,9 @@ fn decode(
     scratch: &mut Vec<u8>,
     max_decompressed_bytes: u64,
     records: &mut VecDeque<ConsumedRecord>,
-) -> Result<(), Error> {
-    let corrupt = |error: BatchError| damaged(assigned, &error.to_string());
-    let view = BatchView::parse(batch).map_err(corrupt)?;
-    if !view.crc_is_valid() {
-        let offset = view.base_offset();
-        return Err(damaged(assigned, &format!("the batch at offset {offset} does not match its checksum")));
-    }
+) -> Result<(), BatchError> {
+    let view = BatchView::parse(batch)?;
+    view.check_crc()?;
     if view.attributes().is_control() || view.next_offset() <= assigned.position {
         return Ok(());
     }
@@ -96,8 +96,8 @@ fn decode(
         arena.extend_from_slice(bytes);
         arena.split().freeze()
     };
-    for record in view.records(scratch, max_decompressed_bytes).map_err(corrupt)? {
-        let record = record.map_err(corrupt)?;
+    for record in view.records(scratch, max_decompressed_bytes)? {
+        let record = record?;
         if assigned.wants(record.offset) {
             records.push_back(consumed(assigned, &record, &mut own));
         }
@@ -124,16 +124,28 @@ fn consumed(
     }
 }
 
-/// A batch that cannot be read: the partition's data, or what carried it, is damaged.
-fn damaged(assigned: &Assigned, detail: &str) -> Error {
-    let (partition, position) = (&assigned.partition, assigned.position);
-    let message = format!("partition {partition} cannot be read from offset {position} on: {detail}");
+/// The first and the last offset of a batch, as its header has them. What a damaged header says is believed no further
+/// than `end`, where the response that held it ends.
+fn extent(view: &BatchView<'_>, end: Offset) -> (Offset, Offset) {
+    let last = last_before(end);
+    (view.base_offset().min(last), view.last_offset().min(last))
+}
+
+fn last_before(end: Offset) -> Offset {
+    Offset::clamped(end.get() - 1)
+}
+
+/// Offsets that cannot be read, from the first to the last: the partition's data, or what carried it, is damaged.
+fn damaged(assigned: &Assigned, (first, last): (Offset, Offset), detail: &str) -> Error {
+    let partition = &assigned.partition;
+    let message = format!("partition {partition} cannot be read from offset {first} to {last}: {detail}");
     let facts = [
         ("topic", partition.topic.to_string()),
         ("partition", partition.partition.to_string()),
-        ("first_offset", position.to_string()),
+        ("first_offset", first.to_string()),
+        ("last_offset", last.to_string()),
     ];
-    Error::with_metadata(Code::DataLoss, reason::CORRUPT_BATCH, message, facts)
+    Error::with_metadata(Code::DataLoss, reason::DATA_LOSS, message, facts)
 }
 
 #[cfg(test)]
@@ -171,6 +183,13 @@ mod tests {
         Ok(values)
     }
 
+    /// The first and the last offset that an error says are lost.
+    fn lost(error: &Error) -> (&str, &str) {
+        assert_eq!((error.code(), error.reason()), (Code::DataLoss, reason::DATA_LOSS));
+        let fact = |name| error.metadata().get(name).map_or("", String::as_str);
+        (fact("first_offset"), fact("last_offset"))
+    }
+
     #[test]
     fn records_before_the_position_are_trimmed_and_batches_follow_each_other() {
         for codec in [Codec::None, Codec::Zstd] {
@@ -206,11 +225,22 @@ mod tests {
             *last ^= 1;
         }
         let mut assigned = at(4);
-        let mut chunk = Chunk::new(0, vec![bytes.into()], Offset::clamped(6));
+        let mut chunk = Chunk::new(0, vec![bytes.into(), batch(Codec::None, 6..9)], Offset::clamped(9));
         let error = drain(&mut chunk, &mut assigned).expect_err("a wrong checksum");
-        assert_eq!(error.reason(), reason::CORRUPT_BATCH);
-        assert_eq!(error.metadata().get("first_offset").map(String::as_str), Some("4"));
+        assert_eq!(lost(&error), ("4", "5"));
         assert_eq!(assigned.position.get(), 4);
+    }
+
+    #[test]
+    fn the_header_of_a_damaged_batch_is_not_believed_beyond_the_response() {
+        let mut bytes = batch(Codec::None, 4..6).to_vec();
+        // The last offset delta; the checksum covers it.
+        bytes[23] = 0x7f;
+        let mut chunk = Chunk::new(0, vec![bytes.into()], Offset::clamped(6));
+        assert_eq!(lost(&drain(&mut chunk, &mut at(4)).expect_err("damaged")), ("4", "5"));
+        // Not even a header.
+        let mut chunk = Chunk::new(0, vec![Bytes::from_static(b"rot")], Offset::clamped(6));
+        assert_eq!(lost(&drain(&mut chunk, &mut at(4)).expect_err("damaged")), ("4", "5"));
     }
 
     #[test]
@@ -220,6 +250,6 @@ mod tests {
         let bytes = builder.build().expect("a batch").freeze();
         let mut chunk = Chunk::new(0, vec![bytes], Offset::clamped(1));
         let error = drain(&mut chunk, &mut at(0)).expect_err("larger than the cap");
-        assert_eq!(error.reason(), reason::CORRUPT_BATCH);
+        assert_eq!(lost(&error), ("0", "0"));
     }
 }
