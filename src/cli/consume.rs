@@ -22,7 +22,8 @@ const RECORDS_A_LOOK: u64 = 1_024;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 By default the values are printed as they are, each with a newline; a tombstone leaves an
-empty line. Partitions are read side by side: the order is kept within each.
+empty line. Partitions are read side by side: the order is kept within each. One that cannot
+be read is told on standard error, and the exit code is then 1; the others are read on.
 
 Directives of --format:
   %t topic   %p partition   %o offset   %k key   %v value   %T timestamp in ms   %h headers
@@ -110,7 +111,8 @@ pub(super) async fn run(args: ConsumeArgs, client: &Client) -> Result<(), Failur
     done
 }
 
-/// Prints records until there are no more, there were enough, or somebody interrupts.
+/// Prints records until there are no more, there were enough, or somebody interrupts. A partition that fails is told at
+/// once and does not end it.
 async fn print(
     consumer: &mut Consumer,
     writer: &Writer,
@@ -120,6 +122,7 @@ async fn print(
     let mut out = BufWriter::with_capacity(BUFFER_BYTES, std::io::stdout().lock());
     let mut interrupt = pin!(tokio::signal::ctrl_c());
     let mut printed = 0_u64;
+    let mut done = Ok(());
     while max_messages.is_none_or(|max| printed < max) {
         let mut next = consumer.next().now_or_never();
         if next.is_none() {
@@ -136,7 +139,14 @@ async fn print(
             Err(error) => {
                 // What was read before the failure is good.
                 out.flush().map_err(Failure::stdout)?;
-                return Err(error.into());
+                let gone = error.is_retriable();
+                let failure = Failure::from(error);
+                if gone {
+                    return Err(failure);
+                }
+                bar.suspend(|| failure.tell());
+                done = Err(Failure::Told);
+                continue;
             }
         };
         writer.write(&record, &mut out).map_err(Failure::stdout)?;
@@ -148,5 +158,6 @@ async fn print(
             }
         }
     }
-    out.flush().map_err(Failure::stdout)
+    out.flush().map_err(Failure::stdout)?;
+    done
 }

@@ -22,6 +22,8 @@ pub(super) enum Failure {
     Io { what: String, source: io::Error },
     /// Anything else, in words.
     Failed(String),
+    /// Told already, by [`Failure::tell`].
+    Told,
 }
 
 impl Failure {
@@ -34,15 +36,21 @@ impl Failure {
         Self::io("cannot write to standard output", source)
     }
 
+    /// Tells it before the subcommand goes on with the rest; [`Told`](Self::Told) is then how it ends.
+    pub(super) fn tell(&self) {
+        eprintln!("error: {self}");
+    }
+
     /// Tells it, and what it means for a script. A reader that has seen enough (`| head`) is no failure.
     pub(super) fn report(&self) -> ExitCode {
         match self {
-            Self::Io { source, .. } if source.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
-            failure => {
-                eprintln!("error: {failure}");
-                ExitCode::from(failure.exit_code())
+            Self::Io { source, .. } if source.kind() == io::ErrorKind::BrokenPipe => {
+                return ExitCode::SUCCESS;
             }
+            Self::Told => {}
+            failure => failure.tell(),
         }
+        ExitCode::from(self.exit_code())
     }
 
     fn exit_code(&self) -> u8 {
@@ -68,6 +76,7 @@ impl fmt::Display for Failure {
             },
             Self::Io { what, source } => write!(f, "{what}: {source}"),
             Self::Failed(message) => f.write_str(message),
+            Self::Told => f.write_str("told already"),
         }
     }
 }

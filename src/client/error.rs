@@ -121,6 +121,11 @@ impl Error {
         self.reason() == reason::UNREACHABLE
     }
 
+    /// Whether the trouble is one partition's own, and neither the caller's nor the connection's.
+    pub(super) fn is_of_partition(&self) -> bool {
+        matches!(self.reason(), reason::PARTITION_FENCED | reason::DATA_LOSS | reason::STORAGE_ERROR)
+    }
+
     /// Whether it is certain that nothing was done and worth trying again.
     pub(super) fn is_safe_to_retry(&self) -> bool {
         self.is_retriable() && !self.is_outcome_unknown()

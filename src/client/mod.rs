@@ -108,7 +108,8 @@ impl Client {
     /// returns.
     ///
     /// # Errors
-    /// When a topic, a partition or an offset asked for is not there, or the broker does not answer.
+    /// When a topic, a partition or an offset asked for is not there, or the broker does not answer. A partition that
+    /// cannot be read is the [`Consumer`]'s to tell.
     pub async fn consumer(&self, config: ConsumerConfig) -> Result<Consumer, Error> {
         Consumer::start(self.connection.clone(), config).await
     }

@@ -167,6 +167,36 @@ fn offsets_commits_groups_and_deleted_records_are_told() {
 }
 
 #[test]
+fn a_partition_that_cannot_be_read_is_told_and_the_others_are_read() {
+    let mut sagwan = Sagwan::start();
+    sagwan.text("topic create t --partitions 3");
+    for partition in 0..3 {
+        sagwan.append(&format!("produce t --partition {partition}"), format!("{partition}\n").as_bytes());
+    }
+    assert!(sagwan.server.terminate().success());
+    std::fs::remove_dir_all(sagwan.server.data_dir().join("t-1")).expect("removed");
+    sagwan.server.restart();
+
+    let read = sagwan.run("consume t --exit-at-end");
+    let mut lines: Vec<_> = String::from_utf8_lossy(&read.stdout).lines().map(str::to_owned).collect();
+    lines.sort();
+    assert_eq!(lines, ["0", "2"]);
+    let (code, error) = failure(&read);
+    assert!(code == Some(1) && error.contains("t-1"), "{error}");
+
+    let offsets = sagwan.run("offsets t --output json");
+    let (code, error) = failure(&offsets);
+    assert!(code == Some(1) && error.contains("t-1"), "{error}");
+    let rows: Value = serde_json::from_slice(&offsets.stdout).expect("JSON");
+    assert_eq!(
+        (&rows[0]["latest"], &rows[1]["latest"], &rows[2]["latest"]),
+        (&json!(1), &json!(null), &json!(1))
+    );
+    assert!(rows[1]["error"].is_string() && rows[0]["error"].is_null(), "{rows}");
+    assert!(sagwan.run("offsets t").stdout.starts_with(b"PARTITION"));
+}
+
+#[test]
 fn exit_codes_tell_a_refusal_from_a_wrong_line_and_from_an_absent_broker() {
     let mut sagwan = Sagwan::start();
     let (code, error) = failure(&sagwan.run("consume nowhere"));

@@ -44,12 +44,16 @@ const RECONNECT_MAX: Duration = Duration::from_secs(2);
 /// told to [stop at](Self::stop_at), or cannot be read on.
 ///
 /// An error that concerns one partition, such as `OFFSET_OUT_OF_RANGE` or `DATA_LOSS`, is handed out once; the others
-/// go on, and a [`seek`](Self::seek) revives that one. An error of a connection that could not be made again within
+/// go on, and a [`seek`](Self::seek) revives that one. So it is with a partition whose start cannot be told since it
+/// cannot be read at all, such as a fenced one. An error of a connection that could not be made again within
 /// `reconnect_timeout` is handed out too; the next poll tries further.
 pub struct Consumer {
     connection: Connection,
     config: ConsumerConfig,
     assignment: Assignment,
+    /// Partitions whose start could not be told; with the reason, until it is handed out. A seek moves them to the
+    /// assignment.
+    unplaced: BTreeMap<TopicPartition, Option<Error>>,
     link: Link,
     /// What is being handed out.
     chunk: Option<Chunk>,
@@ -91,12 +95,13 @@ impl Consumer {
         config.validate()?;
         let starts = all_partitions(&connection, &config).await?;
         let positions = without_groups(&connection, starts).await?;
-        let assigned = resolve(&connection, positions).await?;
-        let assigned = assigned.into_iter().map(|(partition, offset)| Assigned::new(partition, offset));
+        let Resolved { offsets, unreadable } = resolve(&connection, positions).await?;
+        let assigned = offsets.into_iter().map(|(partition, offset)| Assigned::new(partition, offset));
         Ok(Self {
             connection,
             config,
             assignment: Assignment(assigned.collect()),
+            unplaced: unreadable.into_iter().map(|(partition, error)| (partition, Some(error))).collect(),
             link: Link::Idle,
             chunk: None,
             scratch: Vec::new(),
@@ -115,7 +120,7 @@ impl Consumer {
         self.positions().find(|(assigned, _)| *assigned == partition).map(|(_, offset)| offset)
     }
 
-    /// The positions of all partitions.
+    /// The positions of all partitions that have one.
     pub fn positions(&self) -> impl Iterator<Item = (&TopicPartition, Offset)> {
         self.assignment.0.iter().map(|assigned| (&assigned.partition, assigned.position))
     }
@@ -125,28 +130,37 @@ impl Consumer {
     /// # Errors
     /// When the partition is not read here, the offset is not there, or the broker does not answer; then nothing changes.
     pub async fn seek(&mut self, partition: &TopicPartition, position: Position) -> Result<Offset, Error> {
-        let is_it = |assigned: &&mut Assigned| assigned.partition == *partition;
-        let not_read = || Error::invalid(format!("partition {partition} is not read by this consumer"));
-        let assigned = self.assignment.0.iter_mut().find(is_it).ok_or_else(not_read)?;
-        let resolved = resolve(&self.connection, vec![(partition.clone(), position)]).await?;
-        for (_, offset) in resolved {
-            *assigned = Assigned { stop: assigned.stop, ..Assigned::new(partition.clone(), offset) };
+        let place = self.assignment.0.iter().position(|assigned| assigned.partition == *partition);
+        if place.is_none() && !self.unplaced.contains_key(partition) {
+            return Err(Error::invalid(format!("partition {partition} is not read by this consumer")));
         }
-        let offset = assigned.position;
+        let resolved = resolve(&self.connection, vec![(partition.clone(), position)]).await?;
+        if let Some((_, error)) = resolved.unreadable.into_iter().next() {
+            return Err(error);
+        }
+        let offset = resolved.offsets.into_iter().next().map(|(_, offset)| offset);
+        let offset = offset.ok_or_else(|| Error::unexpected("the broker told no offset"))?;
+        let assigned = Assigned::new(partition.clone(), offset);
+        match place.and_then(|place| self.assignment.0.get_mut(place)) {
+            Some(placed) => *placed = Assigned { stop: placed.stop, ..assigned },
+            None => self.assignment.0.push(assigned),
+        }
+        self.unplaced.remove(partition);
         // What is under way belongs to the old place. The other partitions have not moved past what they lose here.
         self.chunk = None;
         self.link = Link::Idle;
         Ok(offset)
     }
 
-    /// The ends of all partitions now: the offsets their next visible records will get.
+    /// The ends of all partitions now: the offsets their next visible records will get. Those that cannot be read are
+    /// left out.
     ///
     /// # Errors
     /// When the broker does not answer, or a partition is gone.
     pub async fn end_offsets(&self) -> Result<BTreeMap<TopicPartition, Offset>, Error> {
         let latest = |assigned: &Assigned| (assigned.partition.clone(), Position::Latest);
         let ends = resolve(&self.connection, self.assignment.0.iter().map(latest).collect()).await?;
-        Ok(ends.into_iter().collect())
+        Ok(ends.offsets.into_iter().collect())
     }
 
     /// Hands out nothing at or after these offsets. When every partition has reached its own, the stream ends;
@@ -178,6 +192,9 @@ impl Consumer {
     }
 
     fn poll_record(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<ConsumedRecord, Error>>> {
+        if let Some(error) = self.unplaced.values_mut().find_map(Option::take) {
+            return Poll::Ready(Some(Err(error)));
+        }
         loop {
             if let Some(record) = self.next_of_chunk() {
                 return Poll::Ready(Some(record));
@@ -347,11 +364,27 @@ async fn without_groups(
     Ok(positions.into_iter().collect())
 }
 
-/// Turns positions into offsets that are there.
+/// What became of positions.
+#[derive(Default)]
+struct Resolved {
+    offsets: Vec<(TopicPartition, Offset)>,
+    unreadable: Vec<(TopicPartition, Error)>,
+}
+
+/// Turns positions into offsets that are there. A partition that cannot be read keeps none of the others back; a
+/// position that is not there is the caller's mistake.
 async fn resolve(
     connection: &Connection,
     positions: Vec<(TopicPartition, Position)>,
-) -> Result<Vec<(TopicPartition, Offset)>, Error> {
-    let listed = Admin::new(connection.clone()).list_offsets(positions).await?;
-    listed.into_iter().map(|listed| listed.map(|listed| (listed.partition, listed.offset))).collect()
+) -> Result<Resolved, Error> {
+    let listed = Admin::new(connection.clone()).list_offsets(positions.iter().cloned()).await?;
+    let mut resolved = Resolved::default();
+    for ((partition, _), listed) in positions.into_iter().zip(listed) {
+        match listed {
+            Ok(listed) => resolved.offsets.push((partition, listed.offset)),
+            Err(error) if error.is_of_partition() => resolved.unreadable.push((partition, error)),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(resolved)
 }

@@ -276,6 +276,26 @@ async fn an_error_of_one_partition_is_handed_out_once_and_the_other_goes_on() {
 }
 
 #[tokio::test]
+async fn a_partition_whose_start_cannot_be_told_keeps_none_of_the_others_back() {
+    let (broker, url) = Broker::start(2);
+    nine_records(&broker, &url).await;
+    broker.fence(Some(1));
+    let mut consumer = consumer(&url, Position::Earliest).await;
+    let error = consumer.next().await.expect("an error").expect_err("fenced");
+    assert_eq!(error.reason(), "PARTITION_FENCED");
+    assert_eq!(read_to_end(&mut consumer).await.expect("the other"), numbers(0..9));
+    assert_eq!(broker.fetches(), [[(0, 0)]], "it is not asked for");
+
+    // Once it can be read, a seek brings it in.
+    let fenced = TopicPartition::new(topic(), partition(1));
+    assert_eq!(consumer.position(&fenced), None);
+    consumer.seek(&fenced, Position::Earliest).await.expect_err("still fenced");
+    broker.fence(None);
+    consumer.seek(&fenced, Position::Earliest).await.expect("there");
+    assert_eq!(consumer.position(&fenced), Some(Offset::ZERO));
+}
+
+#[tokio::test]
 async fn a_broker_that_stays_away_is_reported_after_the_reconnect_timeout() {
     let (broker, url) = Broker::start(1);
     broker.script_fetch([OnFetch::Unavailable, OnFetch::Unavailable]);

@@ -56,6 +56,8 @@ struct State {
     on_fetch: VecDeque<OnFetch>,
     /// The offsets that FetchStreams asked for, by call.
     fetches: Vec<Vec<(i32, i64)>>,
+    /// The partition of which nothing can be read.
+    fenced: Option<i32>,
     /// Topics and partitions of produces outside a stream.
     lone_produces: Vec<Option<i32>>,
 }
@@ -86,6 +88,11 @@ impl Broker {
 
     pub fn script_fetch(&self, script: impl IntoIterator<Item = OnFetch>) {
         self.state().on_fetch.extend(script);
+    }
+
+    /// From now on, nothing can be read of this partition, or of none.
+    pub fn fence(&self, partition: Option<i32>) {
+        self.state().fenced = partition;
     }
 
     pub fn fetches(&self) -> Vec<Vec<(i32, i64)>> {
@@ -289,10 +296,12 @@ impl LogService for Broker {
                 Some(At::Anchor(anchor)) if anchor == proto::Anchor::Latest as i32 => end,
                 _ => 0,
             };
+            let fenced = state.fenced == Some(asked.partition);
             proto::ListedOffset {
                 topic: asked.topic,
                 partition: asked.partition,
                 offset,
+                error: fenced.then(|| refusal(Code::Unavailable, "PARTITION_FENCED", None)),
                 ..Default::default()
             }
         };
