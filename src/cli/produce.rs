@@ -1,9 +1,10 @@
 //! `sagwan produce`: appends lines to a topic, one record a line.
 
 use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::fs::File;
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use clap::{Args, ValueEnum};
@@ -20,6 +21,12 @@ use crate::client::{
 const BATCH_BYTES: usize = 512 << 10;
 /// Records that were sent and not yet looked after.
 const MAX_OUTSTANDING: usize = 256 << 10;
+/// Trouble that lasts so long is told.
+const TROUBLE_AFTER: Duration = Duration::from_secs(2);
+/// ... and told again after this time.
+const TROUBLE_AGAIN: Duration = Duration::from_secs(10);
+/// How often it is looked whether there is any.
+const TROUBLE_LOOK: Duration = Duration::from_millis(500);
 
 /// What to append, and where.
 #[derive(Debug, Args)]
@@ -27,7 +34,8 @@ const MAX_OUTSTANDING: usize = 256 << 10;
 Lines are bytes: all but the newline is kept, a carriage return too. An empty line is a
 record with an empty value. A last line without a newline is a record as well; read back,
 it has one. At the first failure it stops, and says how many records were acknowledged. So it
-does at Ctrl-C, once what it has read is appended; a second one does not wait for that.
+does at Ctrl-C, once what it has read is appended; a second one does not wait for that. What may
+pass, such as a full disk, is told on standard error and tried again for two minutes.
 
 Examples:
   sagwan produce logs /var/log/syslog
@@ -100,7 +108,7 @@ pub(super) async fn run(args: ProduceArgs, client: &Client) -> Result<(), Failur
         ..ProducerConfig::default()
     })?;
     let mut run = Run {
-        producer,
+        producer: producer.clone(),
         template: template(&args),
         separator: args.key_separator,
         outstanding: VecDeque::new(),
@@ -110,11 +118,31 @@ pub(super) async fn run(args: ProduceArgs, client: &Client) -> Result<(), Failur
         started: Instant::now(),
     };
     let bar = progress::bytes(total);
-    let done = run.all(blocks, &bar).await;
+    let done = tokio::select! {
+        done = run.all(blocks, &bar) => done,
+        never = tell_troubles(&producer, &bar) => match never {},
+    };
     bar.finish_and_clear();
     run.count_acknowledged();
     eprintln!("{}", run.summary());
     done
+}
+
+/// Tells what the producer keeps trying again, before it gives up.
+async fn tell_troubles(producer: &Producer, bar: &ProgressBar) -> Infallible {
+    let mut told: Option<Instant> = None;
+    loop {
+        tokio::time::sleep(TROUBLE_LOOK).await;
+        let Some(trouble) = producer.trouble().filter(|trouble| trouble.lasting >= TROUBLE_AFTER) else {
+            continue;
+        };
+        if told.is_none_or(|told| told.elapsed() >= TROUBLE_AGAIN) {
+            told = Some(Instant::now());
+            let seconds = trouble.lasting.as_secs();
+            let reason = Failure::from(trouble.error);
+            bar.suspend(|| eprintln!("nothing acknowledged for {seconds} s, trying again: {reason}"));
+        }
+    }
 }
 
 /// What all records have in common.

@@ -34,6 +34,11 @@ impl Backoff {
         ceiling.mul_f64(0.5 + fastrand::f64() / 2.0)
     }
 
+    /// Whether an attempt has failed since the last success.
+    pub(super) fn has_failed(&self) -> bool {
+        self.attempts > 0
+    }
+
     /// An attempt succeeded.
     pub(super) fn reset(&mut self) {
         self.attempts = 0;

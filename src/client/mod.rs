@@ -48,7 +48,7 @@ pub use description::{
 pub use error::{Error, reason};
 pub use groups::{CommittedOffset, GroupListing, Groups, OffsetCommit};
 pub use position::{Position, Start, TopicPartition};
-pub use producer::{Delivered, Delivery, Producer, ProducerConfig};
+pub use producer::{Delivered, Delivery, Producer, ProducerConfig, Trouble};
 pub use record::{ConsumedRecord, Header, ProducerRecord};
 pub use tonic::Code;
 

@@ -11,6 +11,7 @@ mod config;
 mod delivery;
 mod partitioner;
 mod sender;
+mod trouble;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -34,9 +35,11 @@ use crate::record::{BatchBuilder, Codec};
 use crate::types::PartitionId;
 use accumulator::{Accumulator, Refused, TopicMetadata};
 use sender::{RETRY_INITIAL, RETRY_MAX, Sender, Shared};
+use trouble::Troubles;
 
 pub use config::ProducerConfig;
 pub use delivery::{Delivered, Delivery};
+pub use trouble::Trouble;
 
 /// A topic is looked at again after this time, in case partitions were added.
 const METADATA_MAX_AGE: Duration = Duration::from_mins(5);
@@ -77,6 +80,7 @@ impl Producer {
             accumulator: Mutex::new(Accumulator::new(config.clone())),
             wake: Notify::new(),
             memory: Semaphore::new(config.buffer_bytes),
+            troubles: Troubles::default(),
         });
         let sender = Sender::new(Arc::clone(&shared), connection.clone(), config.clone());
         let sender = AbortOnDropHandle::new(tokio::spawn(sender.run()));
@@ -143,13 +147,19 @@ impl Producer {
         self.inner.shared.accumulator.lock().close();
         self.flush().await
     }
+
+    /// What stands in the way while attempts fail and are repeated, such as a full disk; `None` once a record has been
+    /// acknowledged or given up since.
+    pub fn trouble(&self) -> Option<Trouble> {
+        self.inner.shared.troubles.at(Instant::now())
+    }
 }
 
 impl Inner {
     /// Asks the broker about the record's topic; `false` if there is no such topic.
     async fn look_at_topic(&self, record: &ProducerRecord) -> Result<bool, Error> {
         let _looking = self.looking.lock().await;
-        let mut attempts = Attempts::new(self.config.delivery_timeout);
+        let mut attempts = Attempts::new(&self.shared.troubles, self.config.delivery_timeout);
         loop {
             if self.shared.accumulator.lock().knows_topic(&record.topic, Instant::now()) {
                 return Ok(true);
@@ -176,7 +186,7 @@ impl Inner {
     /// Sends one record to a topic that does not exist. The broker creates it, if it may, and chooses the partition: only
     /// it knows how many there will be.
     async fn send_alone(&self, record: &ProducerRecord, timestamp_ms: i64) -> Result<Delivery, Error> {
-        let mut attempts = Attempts::new(self.config.delivery_timeout);
+        let mut attempts = Attempts::new(&self.shared.troubles, self.config.delivery_timeout);
         loop {
             let request = proto::ProduceRequest {
                 topic: record.topic.as_str().to_owned(),
@@ -205,14 +215,16 @@ impl Inner {
 }
 
 /// Attempts at one call, within a time.
-struct Attempts {
+struct Attempts<'a> {
+    troubles: &'a Troubles,
     backoff: Backoff,
     until: Instant,
 }
 
-impl Attempts {
-    fn new(timeout: Duration) -> Self {
-        Self { backoff: Backoff::new(RETRY_INITIAL, RETRY_MAX), until: Instant::now() + timeout }
+impl<'a> Attempts<'a> {
+    fn new(troubles: &'a Troubles, timeout: Duration) -> Self {
+        let backoff = Backoff::new(RETRY_INITIAL, RETRY_MAX);
+        Self { troubles, backoff, until: Instant::now() + timeout }
     }
 
     /// Waits before the next attempt, if there is to be one; otherwise returns the error.
@@ -221,8 +233,18 @@ impl Attempts {
         if !retry || Instant::now() + delay >= self.until {
             return Err(error);
         }
+        self.troubles.failed(&error, Instant::now());
         tokio::time::sleep(delay).await;
         Ok(())
+    }
+}
+
+impl Drop for Attempts<'_> {
+    /// They came to an end, this way or that.
+    fn drop(&mut self) {
+        if self.backoff.has_failed() {
+            self.troubles.clear();
+        }
     }
 }
 

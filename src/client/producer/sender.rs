@@ -17,6 +17,7 @@ use super::accumulator::Accumulator;
 use super::batch::Batch;
 use super::config::ProducerConfig;
 use super::delivery::{Appended, Outcome};
+use super::trouble::Troubles;
 use crate::client::backoff::Backoff;
 use crate::client::connection::Connection;
 use crate::client::error::{Error, reason};
@@ -36,11 +37,14 @@ pub(super) struct Shared {
     pub(super) wake: Notify,
     /// Free bytes of the buffer. Closed when the sender is gone.
     pub(super) memory: Semaphore,
+    /// What is being tried again.
+    pub(super) troubles: Troubles,
 }
 
 impl Shared {
     /// Settles a batch that is neither queued nor in flight any more.
     fn settle(&self, batch: Batch, outcome: Outcome) {
+        self.troubles.clear();
         self.memory.add_permits(batch.settle(outcome));
     }
 }
@@ -113,6 +117,7 @@ impl Sender {
             }
             Err(error) if error.is_retriable() => {
                 self.reopen_at = Some(Instant::now() + self.backoff.next_delay(error.retry_after()));
+                self.shared.troubles.failed(&error, Instant::now());
                 self.open_error = Some(error);
             }
             Err(error) => self.refuse_ready(&error),
@@ -206,6 +211,7 @@ impl Sender {
         let delay = Backoff::new(RETRY_INITIAL, RETRY_MAX).delay_after(batch.attempts);
         let delay = delay.max(error.retry_after().unwrap_or_default());
         batch.attempts = batch.attempts.saturating_add(1);
+        self.shared.troubles.failed(&error, Instant::now());
         batch.last_error = Some(error);
         self.shared.accumulator.lock().requeue(batch, Instant::now() + delay);
     }

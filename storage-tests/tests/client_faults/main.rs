@@ -89,6 +89,25 @@ async fn a_refused_batch_is_sent_again_before_any_later_one_and_only_once() {
 }
 
 #[tokio::test]
+async fn what_is_tried_again_can_be_asked_for_until_it_is_done() {
+    let (broker, url) = Broker::start(1);
+    broker.script_produce([OnProduce::RefuseForNow, OnProduce::RefuseForNow]);
+    let producer = producer(&url, one_by_one()).await;
+    assert!(producer.trouble().is_none());
+    let mut delivery = producer.send(record("late")).await.expect("room");
+    let trouble = loop {
+        assert!((&mut delivery).now_or_never().is_none(), "it is refused twice");
+        match producer.trouble() {
+            Some(trouble) => break trouble,
+            None => tokio::task::yield_now().await,
+        }
+    };
+    assert!(trouble.error.is_retriable(), "{:?}", trouble.error);
+    delivery.await.expect("appended");
+    assert!(producer.trouble().is_none());
+}
+
+#[tokio::test]
 async fn a_batch_refused_for_good_fails_alone() {
     let (broker, url) = Broker::start(1);
     broker.script_produce([OnProduce::Append, OnProduce::Refuse]);
