@@ -90,6 +90,8 @@ impl Config {
     /// # Errors
     /// [`ConfigError::Invalid`] names the first one that is wrong.
     pub fn validate(&self) -> Result<(), ConfigError> {
+        let named = !self.data_dir.as_os_str().is_empty();
+        require(named, "data_dir", "\"\"", || "must name a directory".to_owned())?;
         self.storage.validate()?;
         self.broker.validate()?;
         self.grpc.validate()?;
@@ -157,6 +159,13 @@ mod tests {
     fn an_unknown_key_is_refused_by_name() {
         let error = toml::from_str::<Config>("[storage]\nwriter_treads = 2\n").expect_err("a typo");
         assert!(error.to_string().contains("writer_treads"), "{error}");
+    }
+
+    #[test]
+    fn an_empty_data_directory_is_refused_by_name() {
+        let config: Config = toml::from_str("data_dir = \"\"").expect("TOML");
+        let error = config.validate().expect_err("no directory").to_string();
+        assert!(error.contains("data_dir = \"\""), "{error}");
     }
 
     #[test]
