@@ -2,7 +2,6 @@
 //! told to stop.
 
 use std::io::{self, IsTerminal};
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process;
 
@@ -10,7 +9,7 @@ use clap::Args;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
 
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, GrpcConfig};
 use crate::server::{Server, StartError, StopError};
 
 /// What a shell reports of a process that was interrupted: 128 and SIGINT's number.
@@ -60,13 +59,8 @@ pub enum ServeError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// `--grpc-addr` names no address.
-    #[error("cannot listen on {addr:?}: {detail}; use HOST:PORT, such as 127.0.0.1:50051 or localhost:50051")]
-    Address {
-        /// What was given.
-        addr: String,
-        /// Why.
-        detail: String,
-    },
+    #[error("--grpc-addr: {0}")]
+    Address(String),
     /// Signals cannot be received.
     #[error("cannot listen for signals: {0}")]
     Signals(io::Error),
@@ -84,7 +78,7 @@ pub enum ServeError {
 /// [`ServeError`] if it cannot start, or did not end well.
 pub async fn run(args: ServeArgs) -> Result<(), ServeError> {
     start_logging(&args.log)?;
-    let config = args.settings().await?;
+    let config = args.settings()?;
     let data_dir = config.data_dir.clone();
     // Before anything is opened, so that a signal during a long recovery is not lost.
     let mut signals = Signals::new().map_err(ServeError::Signals)?;
@@ -122,7 +116,7 @@ pub async fn run(args: ServeArgs) -> Result<(), ServeError> {
 
 impl ServeArgs {
     /// The file's settings with what flags and environment say on top.
-    async fn settings(self) -> Result<Config, ServeError> {
+    fn settings(self) -> Result<Config, ServeError> {
         let mut config = match &self.config {
             Some(path) => Config::load(path)?,
             None => Config::default(),
@@ -131,19 +125,9 @@ impl ServeArgs {
             config.data_dir = data_dir;
         }
         if let Some(addr) = self.grpc_addr {
-            config.grpc.addr = resolve(addr).await?;
+            config.grpc.addr = GrpcConfig::resolve(&addr).map_err(ServeError::Address)?;
         }
         Ok(config)
-    }
-}
-
-/// The first address that a name stands for.
-async fn resolve(addr: String) -> Result<SocketAddr, ServeError> {
-    let found = tokio::net::lookup_host(&addr).await.map(|mut addrs| addrs.next());
-    match found {
-        Ok(Some(found)) => Ok(found),
-        Ok(None) => Err(ServeError::Address { addr, detail: "it has no address".to_owned() }),
-        Err(error) => Err(ServeError::Address { addr, detail: error.to_string() }),
     }
 }
 
@@ -205,8 +189,8 @@ mod tests {
 
     use super::*;
 
-    #[tokio::test]
-    async fn a_flag_prevails_over_the_file_and_the_file_over_the_default() {
+    #[test]
+    fn a_flag_prevails_over_the_file_and_the_file_over_the_default() {
         let dir = tempfile::tempdir().expect("a directory");
         let file = dir.path().join("sagwan.toml");
         fs::write(&file, "data_dir = \"/from/file\"\n[grpc]\naddr = \"127.0.0.1:7\"\nmax_connections = 5\n")
@@ -216,23 +200,10 @@ mod tests {
             config: Some(file),
             ..ServeArgs::default()
         };
-        let config = args.settings().await.expect("valid");
+        let config = args.settings().expect("valid");
         assert_eq!(config.data_dir, PathBuf::from("/from/file"));
         assert_eq!(config.grpc.addr.port(), 8);
         assert_eq!(config.grpc.max_connections, 5);
         assert_eq!(config.grpc.stall_timeout_ms, Config::default().grpc.stall_timeout_ms);
-    }
-
-    #[tokio::test]
-    async fn an_address_may_be_a_host_name() {
-        let addr = resolve("localhost:50051".to_owned()).await.expect("localhost");
-        assert!(addr.ip().is_loopback());
-        assert_eq!(addr.port(), 50_051);
-    }
-
-    #[tokio::test]
-    async fn an_address_without_a_port_is_refused_by_name() {
-        let error = resolve("localhost".to_owned()).await.expect_err("no port");
-        assert!(error.to_string().contains("\"localhost\""), "{error}");
     }
 }

@@ -1,8 +1,9 @@
 //! The gRPC listener.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs as _};
 
-use serde::Deserialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 
 use super::{ConfigError, in_range};
 
@@ -10,7 +11,8 @@ use super::{ConfigError, in_range};
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct GrpcConfig {
-    /// Where to listen. Port 0 picks a free one. Default: `127.0.0.1:50051`.
+    /// Where to listen: an IP address or a host name, and a port. Port 0 picks a free one. Default: `127.0.0.1:50051`.
+    #[serde(deserialize_with = "address")]
     pub addr: SocketAddr,
     /// The largest message a client may send; refused on its declared length. 64 KiB to 1 GiB. Default: 32 MiB.
     pub max_message_bytes: u64,
@@ -34,6 +36,24 @@ pub struct GrpcConfig {
 impl GrpcConfig {
     /// Room for what a message holds besides a record batch.
     pub const ENVELOPE_BYTES: u64 = 16 << 10;
+
+    /// The first address that `HOST:PORT` stands for; asks the resolver, which may take a while.
+    ///
+    /// # Errors
+    /// Says what is wrong with it, and what would be right.
+    pub fn resolve(addr: &str) -> Result<SocketAddr, String> {
+        let none = || "it has no address".to_owned();
+        let found = addr.to_socket_addrs().map_err(|error| error.to_string());
+        found.and_then(|mut addrs| addrs.next().ok_or_else(none)).map_err(|detail| {
+            format!(
+                "cannot listen on {addr:?}: {detail}; use HOST:PORT, such as 127.0.0.1:50051 or localhost:50051"
+            )
+        })
+    }
+}
+
+fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
+    GrpcConfig::resolve(&String::deserialize(deserializer)?).map_err(D::Error::custom)
 }
 
 impl Default for GrpcConfig {
@@ -62,5 +82,26 @@ impl GrpcConfig {
         in_range("grpc.keepalive_timeout_ms", self.keepalive_timeout_ms, 1_000..=3_600_000)?;
         in_range("grpc.stall_timeout_ms", self.stall_timeout_ms, 1_000..=86_400_000)?;
         in_range("grpc.shutdown_grace_ms", self.shutdown_grace_ms, 0..=3_600_000)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_may_be_a_host_name() {
+        let config: GrpcConfig = toml::from_str("addr = \"localhost:50051\"").expect("localhost");
+        assert!(config.addr.ip().is_loopback());
+        assert_eq!(config.addr.port(), 50_051);
+    }
+
+    #[test]
+    fn an_address_without_a_port_is_refused_by_name() {
+        let error = toml::from_str::<GrpcConfig>("addr = \"localhost\"").expect_err("no port");
+        assert!(
+            error.to_string().contains("\"localhost\"") && error.to_string().contains("HOST:PORT"),
+            "{error}"
+        );
     }
 }
