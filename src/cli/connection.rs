@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
 
 use super::failure::Failure;
 use crate::client::{Client, ConnectionConfig};
@@ -20,6 +21,7 @@ pub(super) struct ServerArgs {
         env = "SAGWAN_SERVER",
         default_value = "http://127.0.0.1:50051",
         value_name = "URL",
+        value_parser = NonEmptyStringValueParser::new(),
         help_heading = "Connection"
     )]
     pub(super) server: String,

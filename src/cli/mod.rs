@@ -19,7 +19,8 @@ mod topic;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::builder::Resettable;
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use connection::ServerArgs;
 use failure::Failure;
@@ -74,7 +75,9 @@ enum Command {
 
 /// Runs what the command line of this process asks for.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let command = without_empty_variables(Cli::command());
+    let cli = command.try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
+    let cli = match cli {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version are "errors" too. When there is nobody to read them, there is nobody to tell.
@@ -95,6 +98,15 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// An environment variable that is empty counts as none.
+fn without_empty_variables(command: clap::Command) -> clap::Command {
+    let look = |arg: clap::Arg| {
+        let variable = arg.get_env().and_then(std::env::var_os);
+        if variable.is_some_and(|value| value.is_empty()) { arg.env(Resettable::Reset) } else { arg }
+    };
+    command.mut_args(look).mut_subcommands(without_empty_variables)
+}
+
 async fn dispatch(command: Command, server: &ServerArgs) -> Result<(), Failure> {
     let client = server.connect().await?;
     match command {
@@ -113,7 +125,6 @@ async fn dispatch(command: Command, server: &ServerArgs) -> Result<(), Failure> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory as _;
 
     #[test]
     fn the_command_line_is_consistent() {
@@ -139,6 +150,11 @@ mod tests {
             "sagwan topic alter t",
             "sagwan consume t --from yesterday",
             "sagwan consume t --format %q",
+            "sagwan topic list --server=",
+            "sagwan serve --data-dir=",
+            "sagwan serve --grpc-addr=",
+            "sagwan serve --config=",
+            "sagwan serve --log=",
             "sagwan consume t --format %v --output json",
             "sagwan commit g t --partition 0 --offset -5",
         ] {

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process;
 
 use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
 
@@ -22,9 +23,10 @@ Examples:
   sagwan serve --config /etc/sagwan/sagwan.toml --log info,sagwan::storage=debug
   SAGWAN_DATA_DIR=/tmp/sagwan sagwan serve --grpc-addr localhost:0
 
-A flag prevails over its environment variable, that over the configuration file,
-that over the default. SIGTERM and SIGINT shut the broker down in an orderly way;
-a second one ends it at once, which is safe, but the next start has to recover.";
+A flag prevails over its environment variable, that over the configuration file, that
+over the default; an empty variable counts as none. SIGTERM and SIGINT shut the broker
+down in an orderly way; a second one ends it at once, which is safe, but the next start
+has to recover.";
 
 /// Run a broker.
 #[derive(Debug, Clone, Default, Args)]
@@ -34,13 +36,13 @@ pub struct ServeArgs {
     #[arg(long, value_name = "DIR", env = "SAGWAN_DATA_DIR")]
     pub data_dir: Option<PathBuf>,
     /// Address to listen on, with an IP address or a host name; port 0 picks a free one [default: 127.0.0.1:50051]
-    #[arg(long, value_name = "HOST:PORT", env = "SAGWAN_GRPC_ADDR")]
+    #[arg(long, value_name = "HOST:PORT", env = "SAGWAN_GRPC_ADDR", value_parser = NonEmptyStringValueParser::new())]
     pub grpc_addr: Option<String>,
     /// Configuration file (TOML); deploy/sagwan.toml has all settings with their defaults
     #[arg(long, value_name = "FILE", env = "SAGWAN_CONFIG")]
     pub config: Option<PathBuf>,
     /// What to log to standard error: a level (error, warn, info, debug, trace), or a list of target=level
-    #[arg(long, value_name = "FILTER", env = "SAGWAN_LOG", default_value = "info")]
+    #[arg(long, value_name = "FILTER", env = "SAGWAN_LOG", default_value = "info", value_parser = NonEmptyStringValueParser::new())]
     pub log: String,
 }
 

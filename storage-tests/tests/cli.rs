@@ -290,6 +290,45 @@ fn an_interrupted_produce_appends_what_it_has_read_and_says_how_far_it_came() {
 }
 
 #[test]
+fn a_produce_that_gets_nowhere_says_so_while_it_tries_again() {
+    let mut sagwan = Sagwan::start();
+    let mut produce = sagwan.command("produce stuck");
+    let mut child = produce.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("started");
+    let mut stdin = child.stdin.take().expect("piped");
+    stdin.write_all(b"one\n").expect("written");
+    while sagwan.run("consume stuck --max-messages 1").stdout != b"one\n" {}
+    assert!(sagwan.server.terminate().success());
+    stdin.write_all(b"two\n").expect("written");
+    let mut line = String::new();
+    BufReader::new(child.stderr.take().expect("piped")).read_line(&mut line).expect("readable");
+    child.kill().expect("killed");
+    child.wait().expect("ended");
+    assert!(line.starts_with("nothing acknowledged for ") && line.contains("no broker answers"), "{line}");
+}
+
+#[test]
+fn an_empty_variable_is_none_and_an_empty_flag_is_a_wrong_line() {
+    let sagwan = Sagwan::start();
+    for line in ["--server= topic list", "serve --grpc-addr=", "serve --data-dir=", "serve --config="] {
+        let finished = sagwan.run(line);
+        assert_eq!(finished.status.code(), Some(2), "{line}: {}", finished.stderr);
+    }
+    for (line, wrong) in
+        [("serve --config /no/such/file", "/no/such/file"), ("serve --grpc-addr nowhere", "nowhere")]
+    {
+        let mut serve = sagwan.command(line);
+        for name in ["SAGWAN_CONFIG", "SAGWAN_DATA_DIR", "SAGWAN_GRPC_ADDR", "SAGWAN_LOG"] {
+            serve.env(name, "");
+        }
+        let (code, error) = failure(&run(&mut serve));
+        assert!(code == Some(1) && error.contains(wrong), "{error}");
+    }
+    // Whether a broker listens at the default address or not.
+    let finished = run(sagwan.command("topic list").env("SAGWAN_SERVER", ""));
+    assert_ne!(finished.status.code(), Some(2), "{}", finished.stderr);
+}
+
+#[test]
 fn help_and_completions_need_no_broker() {
     let sagwan = |line: &str| {
         let mut command = Command::new(Path::new(SAGWAN));
