@@ -2,6 +2,8 @@
 
 mod append_and_read;
 mod faults;
+mod hook_fs;
+mod interleavings;
 mod recovery;
 
 use std::path::Path;

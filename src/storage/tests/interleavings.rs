@@ -1,0 +1,93 @@
+//! Steps that meet other steps, or fail, at the worst moment.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::hook_fs::{HookFs, Step};
+use super::*;
+
+/// What a step waits at most for something that must not happen meanwhile.
+const HOLD: Duration = Duration::from_millis(500);
+
+fn hooked() -> (Fixture, HookFs) {
+    let fs = HookFs::default();
+    let mut fixture = Fixture::new();
+    fixture.fs = Arc::new(fs.clone());
+    (fixture, fs)
+}
+
+#[test]
+fn upkeep_of_a_deleted_log_does_not_touch_the_next_one_of_its_name() {
+    let (mut fixture, fs) = hooked();
+    fixture.spec.config.segment_bytes = 10_000;
+    let open = fixture.create();
+    open.fill(100, 100);
+    open.settle();
+    // While the segments of the first log are being dropped, it is deleted and another gets its name.
+    let (reached, is_reached) = channel();
+    let (go_on, may_go_on) = channel::<()>();
+    let (armed, may_go_on) = (AtomicBool::new(true), parking_lot::Mutex::new(may_go_on));
+    fs.hook(move |step, path| {
+        if step == Step::Open && path.ends_with("seals.tmp") && armed.swap(false, Ordering::Relaxed) {
+            reached.send(()).unwrap();
+            let _ = may_go_on.lock().recv_timeout(HOLD);
+        }
+        Ok(())
+    });
+    let (done, deleted) = channel();
+    open.log.delete_records(Offset::clamped(900), Box::new(move |result| drop(done.send(result))));
+    is_reached.recv().unwrap();
+    open.store.delete_logs(std::slice::from_ref(&open.log)).unwrap();
+    fixture.spec.topic_id = TopicId::from_bytes([8; 16]);
+    fixture.spec.config.segment_bytes = 1 << 30;
+    let log = open.store.create_logs(std::slice::from_ref(&fixture.spec)).unwrap().remove(0);
+    let open = Open { store: open.store, log };
+    open.fill(100, 100);
+    drop(go_on);
+    deleted.recv().unwrap().unwrap();
+    open.crash();
+    fixture.reopen().assert_numbered(0, 1000);
+}
+
+#[test]
+fn the_checkpoint_is_written_however_much_upkeep_there_is() {
+    let mut fixture = Fixture::new();
+    fixture.config.checkpoint_interval_ms = 10;
+    let open = fixture.create();
+    open.fill(10, 100);
+    let checkpoint = fixture.dir.path().join("checkpoint");
+    let before = std::fs::read(&checkpoint).unwrap();
+    // Each job asks for the next one, so there is always one.
+    let (stop, jobs) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    ask_again(open.log.clone(), Arc::clone(&stop), Arc::clone(&jobs));
+    while std::fs::read(&checkpoint).unwrap() == before {
+        assert!(jobs.load(Ordering::Relaxed) < 3_000_000, "no checkpoint while there are jobs");
+    }
+    stop.store(true, Ordering::Relaxed);
+}
+
+fn ask_again(log: LogHandle, stop: Arc<AtomicBool>, jobs: Arc<AtomicU64>) {
+    let next = log.clone();
+    let done = Box::new(move |_| {
+        jobs.fetch_add(1, Ordering::Relaxed);
+        if !stop.load(Ordering::Relaxed) {
+            ask_again(next, stop, jobs);
+        }
+    });
+    log.delete_records(Offset::ZERO, done);
+}
+
+#[test]
+fn a_segment_below_the_start_goes_once_it_is_complete() {
+    let mut fixture = Fixture::new();
+    fixture.spec.config.segment_bytes = 10_000;
+    let open = fixture.create();
+    open.fill(5, 100);
+    // It is still the active one, and cannot go yet.
+    assert_eq!(open.delete_records(50).unwrap(), Offset::clamped(50));
+    assert_eq!(fixture.files("log").len(), 1);
+    open.fill(10, 800);
+    open.settle();
+    assert!(!fixture.files("log").contains(&"00000000000000000000.log".to_owned()));
+    open.assert_numbered(50, 150);
+}
