@@ -15,6 +15,7 @@ use bytes::{Bytes, BytesMut};
 use super::checkpoint::{Boundary, Mark};
 use super::fs::{FsFile, OpenHow};
 use super::index::SegmentIndex;
+use super::log_file::LogFile;
 use super::log_view::LogView;
 use super::open_segments::OpenSegments;
 use super::seals::BlockCrcs;
@@ -291,7 +292,7 @@ impl Log {
         ));
         let create = || {
             // One that is there already is left from a roll that failed.
-            let file = self.view.fs.open(&segment.log_path(), OpenHow::Write)?;
+            let file = self.open(&segment)?;
             file.set_len(0)?;
             self.view.fs.sync_dir(&self.view.dir)?;
             Ok(file)
@@ -348,9 +349,14 @@ impl Log {
         if let Some(file) = &self.file {
             return Ok(Arc::clone(file));
         }
-        let file = self.view.fs.open(&self.segment.log_path(), OpenHow::Write)?;
+        let file = self.open(&self.segment)?;
         self.file = Some(Arc::clone(&file));
         Ok(file)
+    }
+
+    fn open(&self, segment: &Segment) -> io::Result<Arc<dyn FsFile>> {
+        let file = self.view.fs.open(&segment.log_path(), OpenHow::Write)?;
+        Ok(Arc::new(LogFile::new(file)))
     }
 
     fn write_error(&self, error: &io::Error) -> AppendError {

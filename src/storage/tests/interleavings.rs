@@ -1,6 +1,6 @@
 //! Steps that meet other steps, or fail, at the worst moment.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use super::hook_fs::{HookFs, Step};
