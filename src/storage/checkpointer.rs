@@ -41,7 +41,7 @@ impl Checkpointer {
     /// Writes the checkpoint; `clean` only when nothing will be appended any more.
     ///
     /// # Errors
-    /// What the file system says; the checkpoint before is then still there.
+    /// What the file system says; the checkpoint before, or this one, is then there.
     pub(super) fn write(&self, clean: bool) -> io::Result<()> {
         self.write_with(clean, None)
     }
@@ -49,7 +49,7 @@ impl Checkpointer {
     /// The same, with a new start of one log. It is not announced to readers here.
     ///
     /// # Errors
-    /// As [`Checkpointer::write`].
+    /// As [`Checkpointer::write`]; also if nothing of that log could be recorded.
     pub(super) fn write_with(&self, clean: bool, new_start: Option<(LogKey, Offset)>) -> io::Result<()> {
         let mut last = self.last.lock();
         let mut entries = last.clone();
@@ -57,9 +57,10 @@ impl Checkpointer {
         for flushed in self.flush(views, &last) {
             entries.insert(flushed.view.key, flushed.entry);
         }
-        if let Some((key, start)) = new_start
-            && let Some(entry) = entries.get_mut(&key)
-        {
+        if let Some((key, start)) = new_start {
+            // There is none of a new log whose files could not be flushed.
+            let entry =
+                entries.get_mut(&key).ok_or_else(|| io::Error::other("the log has no checkpoint yet"))?;
             entry.log_start = start;
         }
         let checkpoint = Checkpoint { clean, leader_epoch: self.leader_epoch, logs: entries };

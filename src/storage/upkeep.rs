@@ -106,10 +106,15 @@ impl Upkeep {
             return Ok(log_start_offset);
         }
         // On the disk first: what readers were told is gone does not come back.
-        self.checkpointer.write_with(false, Some((view.key, before))).map_err(|error| LogError::Io {
-            path: self.checkpointer.dir.join(super::checkpoint::FILE),
-            source: Arc::new(error),
-        })?;
+        if let Err(error) = self.checkpointer.write_with(false, Some((view.key, before))) {
+            let path = self.checkpointer.dir.join(super::checkpoint::FILE);
+            let closed = view.is_closed();
+            return Err(if closed {
+                LogError::Closed
+            } else {
+                LogError::Io { path, source: Arc::new(error) }
+            });
+        }
         view.set_log_start(before);
         self.drop_segments(view);
         Ok(before)
