@@ -1,5 +1,6 @@
 //! Steps that meet other steps, or fail, at the worst moment.
 
+use std::io;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
@@ -90,4 +91,73 @@ fn a_segment_below_the_start_goes_once_it_is_complete() {
     open.settle();
     assert!(!fixture.files("log").contains(&"00000000000000000000.log".to_owned()));
     open.assert_numbered(50, 150);
+}
+
+#[test]
+fn a_roll_that_fails_after_it_has_made_the_file_leaves_nothing_behind() {
+    let (mut fixture, fs) = hooked();
+    fixture.spec.config.segment_bytes = 10_000;
+    let open = fixture.create();
+    open.fill(5, 100);
+    let armed = AtomicBool::new(true);
+    fs.hook(move |step, path| {
+        if step == Step::SyncDir && path.ends_with("orders-0") && armed.swap(false, Ordering::Relaxed) {
+            return Err(io::Error::other("cannot sync the directory"));
+        }
+        Ok(())
+    });
+    open.append(batch(50, 10, 800)).unwrap_err();
+    // A smaller one still fits: the log goes beyond where the new segment would have begun.
+    open.fill(1, 100);
+    open.crash();
+    let open = fixture.reopen();
+    open.assert_numbered(0, 60);
+    open.fill(10, 800);
+    open.crash();
+    fixture.reopen().assert_numbered(0, 160);
+}
+
+#[test]
+fn a_new_start_that_could_not_be_recorded_is_not_announced() {
+    let (fixture, fs) = hooked();
+    let open = fixture.create();
+    open.fill(10, 100);
+    fs.hook(|step, path| {
+        let fails = step == Step::Rename && path.ends_with("leader-epochs");
+        if fails { Err(io::Error::other("cannot rename")) } else { Ok(()) }
+    });
+    assert!(matches!(open.delete_records(50), Err(LogError::Io { .. })));
+    assert_eq!(open.log.log_start_offset(), Offset::ZERO);
+}
+
+#[test]
+fn a_panic_in_the_recovery_of_one_log_costs_that_log_alone() {
+    let (fixture, fs) = hooked();
+    fixture.create().close();
+    let other = LogSpec { partition: PartitionId::new(1).unwrap(), ..fixture.spec.clone() };
+    fs.hook(|_, path| {
+        assert!(!path.to_string_lossy().contains("orders-1"), "a bug");
+        Ok(())
+    });
+    let results = fixture.store().open_logs(&[fixture.spec.clone(), other]);
+    assert!(results[0].is_ok());
+    assert!(matches!(results[1], Err(OpenLogError::Damaged { .. })), "{:?}", results[1]);
+}
+
+#[test]
+fn creating_a_log_removes_nothing_that_was_there() {
+    let fixture = Fixture::new();
+    let open = fixture.create();
+    open.fill(10, 100);
+    let other = LogSpec { partition: PartitionId::new(1).unwrap(), ..fixture.spec.clone() };
+    let twice = open.store.create_logs(&[other.clone(), fixture.spec.clone()]);
+    assert!(matches!(twice, Err(LogError::Io { .. })), "{twice:?}");
+    let stray = fixture.dir.path().join("orders-1");
+    std::fs::create_dir_all(&stray).unwrap();
+    std::fs::write(stray.join("precious"), "kept").unwrap();
+    open.store.create_logs(&[other]).unwrap();
+    let aside = fixture.dir.path().join(format!(".set-aside/{NOW_MS}/orders-1/precious"));
+    assert_eq!(std::fs::read_to_string(aside).unwrap(), "kept");
+    open.crash();
+    fixture.reopen().assert_numbered(0, 100);
 }

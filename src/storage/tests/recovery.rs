@@ -233,6 +233,37 @@ fn a_damaged_checkpoint_is_replaced_by_the_one_before() {
 }
 
 #[test]
+fn a_lost_checkpoint_is_replaced_by_the_one_before() {
+    let fixture = Fixture::new();
+    let open = fixture.create();
+    open.fill(10, 100);
+    open.delete_records(15).unwrap();
+    open.delete_records(25).unwrap();
+    open.crash();
+    std::fs::remove_file(fixture.dir.path().join("checkpoint")).unwrap();
+    let open = fixture.reopen();
+    assert!(open.store.leader_epoch().0 > 0);
+    assert_eq!(open.log.log_start_offset(), Offset::clamped(15));
+}
+
+#[test]
+fn an_index_that_is_lost_after_an_orderly_end_is_made_anew() {
+    let mut fixture = Fixture::new();
+    fixture.config.index_interval_bytes = 1 << 10;
+    let open = fixture.create();
+    open.fill(100, 100);
+    open.close();
+    std::fs::remove_file(fixture.log_dir().join("00000000000000000000.index")).unwrap();
+    let open = fixture.reopen();
+    assert_eq!(
+        open.store.stats().recovered_logs,
+        1,
+        "else every read would begin at the start of the segment"
+    );
+    open.assert_numbered(500, 1000);
+}
+
+#[test]
 fn what_no_topic_knows_is_set_aside_and_deletions_are_finished() {
     let fixture = Fixture::new();
     fixture.create().close();
