@@ -296,7 +296,14 @@ impl Segment {
         let Some(mut walk) = self.walk_from(offset, max_bytes.max(WINDOW_BYTES))? else { return Ok(None) };
         let begin = walk.position;
         let (mut end, mut next_offset) = (begin, offset);
-        while let Some(batch) = walk.batch()? {
+        loop {
+            let batch = match walk.batch() {
+                Ok(Some(batch)) => batch,
+                Ok(None) => break,
+                // What comes before is good. The next read begins here, and tells.
+                Err(_) if end > begin => break,
+                Err(error) => return Err(error),
+            };
             let size = batch.size_bytes() as u64;
             if batch.last_offset() >= below || (end > begin && end + size - begin > max_bytes) {
                 break;
@@ -472,7 +479,12 @@ impl<'a> Walk<'a> {
             return Err(self.damaged("goes beyond the end of its segment"));
         }
         let end = (self.position + bytes.max(self.window_bytes)).min(self.end);
-        self.window = self.segment.slice(self.position..end)?;
+        let needed = self.position + bytes;
+        self.window = match self.segment.slice(self.position..end) {
+            // What is wrong may lie beyond what is needed here.
+            Err(_) if needed < end => self.segment.slice(self.position..needed)?,
+            window => window?,
+        };
         Ok(())
     }
 

@@ -217,6 +217,28 @@ fn rot_in_a_sealed_segment_is_told_by_offset_and_the_rest_is_served() {
 }
 
 #[test]
+fn rot_does_not_keep_good_batches_before_it_from_a_large_read() {
+    const BLOCK: usize = 1 << 20;
+    let mut fixture = Fixture::new();
+    fixture.config.tail_cache_bytes = 0;
+    fixture.spec.config.segment_bytes = 4 << 20;
+    let open = fixture.create();
+    open.fill(500, 1000);
+    open.close();
+    change(&fixture, FIRST, |bytes| bytes[2 * BLOCK + 500] ^= 0x40);
+    let open = fixture.reopen();
+    let (mut next, mut good_bytes) = (Offset::ZERO, 0);
+    let error = loop {
+        match open.log.read(next, 64 << 20) {
+            Ok(read) => (next, good_bytes) = (read.next_offset, good_bytes + read.size_bytes as usize),
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(error, ReadError::DataLoss { first, .. } if first == next), "{error}");
+    assert!(good_bytes > 2 * BLOCK - 20_000, "{good_bytes} bytes before the bad block were served");
+}
+
+#[test]
 fn a_damaged_checkpoint_is_replaced_by_the_one_before() {
     let fixture = Fixture::new();
     let open = fixture.create();
