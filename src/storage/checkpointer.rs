@@ -30,9 +30,12 @@ pub(super) struct Checkpointer {
     pub(super) last: Mutex<BTreeMap<LogKey, LogCheckpoint>>,
 }
 
+/// So many logs are flushed at a time: each needs two descriptors meanwhile.
+const LOGS_AT_A_TIME: usize = 128;
+
 /// What has been written of one log, and is to be synced.
-struct Flushed {
-    view: Arc<LogView>,
+struct Flushed<'a> {
+    view: &'a LogView,
     entry: LogCheckpoint,
     files: std::ops::Range<usize>,
 }
@@ -54,8 +57,10 @@ impl Checkpointer {
         let mut last = self.last.lock();
         let mut entries = last.clone();
         let views: Vec<_> = self.logs.lock().values().cloned().collect();
-        for flushed in self.flush(views, &last) {
-            entries.insert(flushed.view.key, flushed.entry);
+        for some in views.chunks(LOGS_AT_A_TIME) {
+            for flushed in self.flush(some, &last) {
+                entries.insert(flushed.view.key, flushed.entry);
+            }
         }
         if let Some((key, start)) = new_start {
             // There is none of a new log whose files could not be flushed.
@@ -78,12 +83,16 @@ impl Checkpointer {
     }
 
     /// Flushes what has changed; a log whose files cannot be flushed keeps its earlier recovery point.
-    fn flush(&self, views: Vec<Arc<LogView>>, last: &BTreeMap<LogKey, LogCheckpoint>) -> Vec<Flushed> {
+    fn flush<'a>(
+        &self,
+        views: &'a [Arc<LogView>],
+        last: &BTreeMap<LogKey, LogCheckpoint>,
+    ) -> Vec<Flushed<'a>> {
         let mut files: Vec<Arc<dyn FsFile>> = Vec::new();
         let mut flushed = Vec::new();
         for view in views {
             let begin = files.len();
-            match Self::flush_log(&view, last.get(&view.key), &mut files) {
+            match Self::flush_log(view, last.get(&view.key), &mut files) {
                 Ok(entry) => flushed.push(Flushed { view, entry, files: begin..files.len() }),
                 Err(error) => {
                     tracing::warn!(dir = %view.dir.display(), %error, "cannot write a partition's indexes");

@@ -1,5 +1,7 @@
 //! The real file system, with a hook before each step: it can fail the step, or hold it while something else happens.
 
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -22,16 +24,25 @@ pub(super) enum Step {
 type Hook = dyn Fn(Step, &Path) -> io::Result<()> + Send + Sync;
 
 #[derive(Clone, Default)]
-pub(super) struct HookFs(Arc<Mutex<Option<Arc<Hook>>>>);
+pub(super) struct HookFs {
+    hook: Arc<Mutex<Option<Arc<Hook>>>>,
+    /// Files that are open, by the ends of their names, and the most there were at a time.
+    open: Arc<Mutex<HashMap<OsString, (usize, usize)>>>,
+}
 
 impl HookFs {
     /// From now on; in place of the one before.
     pub(super) fn hook(&self, hook: impl Fn(Step, &Path) -> io::Result<()> + Send + Sync + 'static) {
-        *self.0.lock() = Some(Arc::new(hook));
+        *self.hook.lock() = Some(Arc::new(hook));
+    }
+
+    /// How many files of this kind were open at a time, at most.
+    pub(super) fn most_open(&self, extension: &str) -> usize {
+        self.open.lock().get(OsStr::new(extension)).map_or(0, |(_, most)| *most)
     }
 
     fn step(&self, step: Step, path: &Path) -> io::Result<()> {
-        let hook = self.0.lock().clone();
+        let hook = self.hook.lock().clone();
         hook.map_or(Ok(()), |hook| hook(step, path))
     }
 }
@@ -49,11 +60,32 @@ struct HookFile {
     fs: HookFs,
 }
 
+impl HookFile {
+    fn new(file: Arc<dyn FsFile>, path: &Path, fs: HookFs) -> Self {
+        let path = path.to_owned();
+        {
+            let mut open = fs.open.lock();
+            let (now, most) = open.entry(path.extension().unwrap_or_default().to_owned()).or_default();
+            *now += 1;
+            *most = (*most).max(*now);
+        }
+        Self { file, path, fs }
+    }
+}
+
+impl Drop for HookFile {
+    fn drop(&mut self) {
+        if let Some((now, _)) = self.fs.open.lock().get_mut(self.path.extension().unwrap_or_default()) {
+            *now -= 1;
+        }
+    }
+}
+
 impl Fs for HookFs {
     fn open(&self, path: &Path, how: OpenHow) -> io::Result<Arc<dyn FsFile>> {
         self.step(Step::Open, path)?;
         let file = RealFs.open(path, how)?;
-        Ok(Arc::new(HookFile { file, path: path.to_owned(), fs: self.clone() }))
+        Ok(Arc::new(HookFile::new(file, path, self.clone())))
     }
     fn create_dir(&self, path: &Path) -> io::Result<()> {
         RealFs.create_dir(path)

@@ -161,3 +161,26 @@ fn creating_a_log_removes_nothing_that_was_there() {
     open.crash();
     fixture.reopen().assert_numbered(0, 100);
 }
+
+#[test]
+fn a_checkpoint_of_many_logs_needs_few_descriptors() {
+    let (mut fixture, fs) = hooked();
+    fixture.config.index_interval_bytes = 1 << 10;
+    let store = fixture.store();
+    store.start().unwrap();
+    let specs: Vec<LogSpec> =
+        PartitionId::all(300).map(|partition| LogSpec { partition, ..fixture.spec.clone() }).collect();
+    let (sender, outcomes) = channel();
+    for log in store.create_logs(&specs).unwrap() {
+        for _ in 0..3 {
+            let sender = sender.clone();
+            let done: AppendDone = Box::new(move |result| drop(sender.send(result)));
+            log.append(Append { batch: batch(0, 10, 100), done });
+        }
+    }
+    drop(sender);
+    assert!(outcomes.iter().all(|outcome| outcome.is_ok()));
+    store.close().unwrap();
+    let most = fs.most_open("index");
+    assert!((100..200).contains(&most), "{most} index files were open at a time");
+}
