@@ -103,7 +103,7 @@ impl DataDir {
             let dir = dir.to_owned();
             move |source| OpenError::Io { dir, path, source }
         };
-        fs.create_dir(dir).map_err(at(dir.to_owned()))?;
+        create_durably(fs, dir).map_err(at(dir.to_owned()))?;
         let lock_path = dir.join(LOCK_FILE);
         // A directory that is not ours is left as it is, without even a lock file.
         let has_meta = fs.file_len(&dir.join(META_FILE)).map_err(at(dir.join(META_FILE)))?.is_some();
@@ -213,6 +213,19 @@ impl DataDir {
         fs.sync_dir(&root)?;
         fs.sync_dir(&self.path)
     }
+}
+
+/// Creates a directory and those above it that are missing; a power cut takes none of them with what they hold.
+fn create_durably(fs: &dyn Fs, dir: &Path) -> io::Result<()> {
+    let mut parents = Vec::new();
+    let mut at = dir;
+    while fs.file_len(at)?.is_none() {
+        let parent = at.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        parents.push(parent);
+        at = parent;
+    }
+    fs.create_dir(dir)?;
+    parents.into_iter().try_for_each(|parent| fs.sync_dir(parent))
 }
 
 #[cfg(test)]

@@ -184,3 +184,43 @@ fn a_checkpoint_of_many_logs_needs_few_descriptors() {
     let most = fs.most_open("index");
     assert!((100..200).contains(&most), "{most} index files were open at a time");
 }
+
+#[test]
+fn the_names_of_a_new_data_directory_and_its_parents_are_synced() {
+    let (fixture, fs) = hooked();
+    let synced = Arc::new(parking_lot::Mutex::new(Vec::new()));
+    let heard = Arc::clone(&synced);
+    fs.hook(move |step, path| {
+        if step == Step::SyncDir {
+            heard.lock().push(path.to_owned());
+        }
+        Ok(())
+    });
+    let (root, clock) = (fixture.dir.path(), fixture.clock.clone());
+    let _store =
+        Store::open_on(Arc::new(fs), &root.join("deep/data"), &StorageConfig::default(), clock).unwrap();
+    let synced = synced.lock();
+    assert!(synced.contains(&root.to_owned()) && synced.contains(&root.join("deep")), "{synced:?}");
+}
+
+#[test]
+fn when_the_syncing_thread_has_died_nothing_is_acknowledged_any_more() {
+    let (mut fixture, fs) = hooked();
+    fixture.spec.config.durability = Durability::Os;
+    fixture.config.flush_interval_ms = 10;
+    let open = fixture.create();
+    let (died, has_died) = channel();
+    fs.hook(move |step, path| {
+        if step == Step::Sync && path.ends_with("00000000000000000000.log") {
+            let _ = died.send(());
+            panic!("a bug in the syncing thread");
+        }
+        Ok(())
+    });
+    open.append(batch(0, 10, 100)).unwrap();
+    has_died.recv().unwrap();
+    // It has told before it died: the first ones may still come through.
+    let refused = (0..100_000).find_map(|_| open.append(batch(0, 1, 100)).err());
+    assert!(matches!(refused, Some(AppendError::Sealed { .. })), "{refused:?}");
+    assert!(matches!(open.log.status().state, LogState::ReadOnly { .. }));
+}
