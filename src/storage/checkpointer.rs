@@ -11,7 +11,9 @@ use parking_lot::Mutex;
 use super::checkpoint::{Checkpoint, LogCheckpoint, LogKey};
 use super::epochs;
 use super::fs::{Fs, FsFile};
+use super::index::Unflushed;
 use super::log_view::LogView;
+use super::segment::Segment;
 use super::small_file;
 use super::syncer::Syncer;
 use crate::types::{LeaderEpoch, Offset};
@@ -33,10 +35,14 @@ pub(super) struct Checkpointer {
 /// So many logs are flushed at a time: each needs two descriptors meanwhile.
 const LOGS_AT_A_TIME: usize = 128;
 
+/// A segment, and what has been written of its indexes.
+type FlushedIndex = (Arc<Segment>, Unflushed);
+
 /// What has been written of one log, and is to be synced.
 struct Flushed<'a> {
     view: &'a LogView,
     entry: LogCheckpoint,
+    index: Option<FlushedIndex>,
     files: std::ops::Range<usize>,
 }
 
@@ -93,7 +99,7 @@ impl Checkpointer {
         for view in views {
             let begin = files.len();
             match Self::flush_log(view, last.get(&view.key), &mut files) {
-                Ok(entry) => flushed.push(Flushed { view, entry, files: begin..files.len() }),
+                Ok((entry, index)) => flushed.push(Flushed { view, entry, index, files: begin..files.len() }),
                 Err(error) => {
                     tracing::warn!(dir = %view.dir.display(), %error, "cannot write a partition's indexes");
                     files.truncate(begin);
@@ -105,6 +111,8 @@ impl Checkpointer {
             let error = outcomes.get(flushed.files.clone()).into_iter().flatten().find_map(|one| one.as_ref().err());
             if let Some(error) = error {
                 tracing::warn!(dir = %flushed.view.dir.display(), %error, "cannot sync a partition's indexes");
+            } else if let Some((segment, written)) = &flushed.index {
+                segment.forget_index(written);
             }
             error.is_none()
         });
@@ -115,11 +123,11 @@ impl Checkpointer {
         view: &LogView,
         last: Option<&LogCheckpoint>,
         files: &mut Vec<Arc<dyn FsFile>>,
-    ) -> io::Result<LogCheckpoint> {
+    ) -> io::Result<(LogCheckpoint, Option<FlushedIndex>)> {
         let recovery_point = view.synced();
         let entry = LogCheckpoint { log_start: view.log_start_offset(), recovery_point };
         if last.is_some_and(|last| last.recovery_point == recovery_point) {
-            return Ok(entry);
+            return Ok((entry, None));
         }
         let changed = {
             let mut epochs = view.epochs.lock();
@@ -136,14 +144,11 @@ impl Checkpointer {
         if let Some(segment) = segment.filter(|segment| segment.seal().is_none()) {
             let unflushed = segment.index().read().unflushed();
             if !unflushed.is_empty() {
-                files.extend(unflushed.write(
-                    &*view.fs,
-                    &segment.path("index"),
-                    &segment.path("timeindex"),
-                )?);
-                segment.index().write().mark_flushed(&unflushed);
+                let paths = (segment.path("index"), segment.path("timeindex"));
+                files.extend(unflushed.write(&*view.fs, &paths.0, &paths.1)?);
+                return Ok((entry, Some((Arc::clone(segment), unflushed))));
             }
         }
-        Ok(entry)
+        Ok((entry, None))
     }
 }

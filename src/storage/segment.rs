@@ -13,7 +13,7 @@ use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 
 use super::fs::{Fs, OpenHow, read_whole};
-use super::index::{Entry, FileEntries, OffsetEntry, SegmentIndex, TimeEntry};
+use super::index::{Entry, FileEntries, OffsetEntry, SegmentIndex, TimeEntry, Unflushed};
 use super::mmap::Map;
 use super::open_segments::OpenSegments;
 use super::seals::{BLOCK_BYTES, Seal};
@@ -126,6 +126,13 @@ impl Segment {
     /// Lets readers see the first `bytes`; never fewer than before. They do not change any more.
     pub(super) fn set_visible_bytes(&self, bytes: u64) {
         self.visible_bytes.fetch_max(bytes, Ordering::Release);
+    }
+
+    /// What `flushed` held is in the index files and synced: readers find it there from now on.
+    pub(super) fn forget_index(&self, flushed: &Unflushed) {
+        self.index.write().forget(flushed);
+        // In this order: the next maps have all that has left the memory.
+        self.close();
     }
 
     /// Its indexes.
@@ -391,8 +398,9 @@ impl Segment {
         index.finish();
         let (offsets, times) = (self.path("index"), self.path("timeindex"));
         let (offsets_tmp, times_tmp) = (self.path("index.tmp"), self.path("timeindex.tmp"));
+        let unflushed = index.unflushed();
         let replace = || {
-            for file in index.unflushed().write(&*self.fs, &offsets_tmp, &times_tmp)? {
+            for file in unflushed.write(&*self.fs, &offsets_tmp, &times_tmp)? {
                 file.sync()?;
             }
             self.fs.rename(&offsets_tmp, &offsets)?;
@@ -400,7 +408,7 @@ impl Segment {
             self.fs.sync_dir(&self.dir)
         };
         replace().map_err(|source| SegmentError::Io { path: offsets.clone(), source })?;
-        index.forget_recent();
+        index.forget(&unflushed);
         *self.index.write() = index;
         self.close();
         tracing::info!(path = %offsets.display(), "rebuilt the indexes of a segment");

@@ -180,8 +180,7 @@ fn seal(fs: &dyn Fs, rolled: &Rolled) -> io::Result<()> {
     sealed.push(&seal);
     let first = segments.first().map_or(segment.base(), |first| first.base());
     seals::replace(fs, &view.dir, first, &sealed)?;
-    // In this order: sealing lets go of the maps, and the next ones have the whole index.
-    segment.index().write().forget_recent();
+    segment.forget_index(&unflushed);
     segment.set_sealed(seal);
     tracing::debug!(path = %segment.log_path().display(), bytes = len, "sealed a segment");
     Ok(())

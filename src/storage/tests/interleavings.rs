@@ -60,19 +60,19 @@ fn the_checkpoint_is_written_however_much_upkeep_there_is() {
     let before = std::fs::read(&checkpoint).unwrap();
     // Each job asks for the next one, so there is always one.
     let (stop, jobs) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-    ask_again(open.log.clone(), Arc::clone(&stop), Arc::clone(&jobs));
+    ask_again(&open.log, Arc::clone(&stop), Arc::clone(&jobs));
     while std::fs::read(&checkpoint).unwrap() == before {
         assert!(jobs.load(Ordering::Relaxed) < 3_000_000, "no checkpoint while there are jobs");
     }
     stop.store(true, Ordering::Relaxed);
 }
 
-fn ask_again(log: LogHandle, stop: Arc<AtomicBool>, jobs: Arc<AtomicU64>) {
+fn ask_again(log: &LogHandle, stop: Arc<AtomicBool>, jobs: Arc<AtomicU64>) {
     let next = log.clone();
     let done = Box::new(move |_| {
         jobs.fetch_add(1, Ordering::Relaxed);
         if !stop.load(Ordering::Relaxed) {
-            ask_again(next, stop, jobs);
+            ask_again(&next, stop, jobs);
         }
     });
     log.delete_records(Offset::ZERO, done);

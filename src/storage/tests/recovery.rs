@@ -43,6 +43,7 @@ fn after_a_crash_the_log_is_scanned_and_goes_on_under_a_new_epoch() {
 fn a_crash_leaves_only_what_came_after_the_checkpoint_to_scan() {
     let mut fixture = Fixture::new();
     fixture.config.checkpoint_interval_ms = 100;
+    fixture.config.tail_cache_bytes = 0;
     let open = fixture.create();
     open.fill(200, 1000);
     let checkpoint = fixture.dir.path().join("checkpoint");
@@ -51,7 +52,20 @@ fn a_crash_leaves_only_what_came_after_the_checkpoint_to_scan() {
     while std::fs::read(&checkpoint).unwrap() == before {
         std::thread::yield_now();
     }
+    let index_in_memory = || {
+        open.log
+            .view
+            .segments()
+            .iter()
+            .map(|segment| segment.index().read().offsets.recent().len())
+            .sum::<usize>()
+    };
+    while index_in_memory() > 0 {
+        std::thread::yield_now();
+    }
+    open.assert_numbered(1234, 2000);
     open.fill(1, 1000);
+    open.assert_numbered(1234, 2010);
     open.crash();
     let open = fixture.reopen();
     assert!(open.store.stats().recovered_bytes < 100_000, "of 2 MB");
