@@ -336,7 +336,7 @@ impl Segment {
         below: Offset,
         max_decompressed_bytes: u64,
     ) -> Result<Option<TimestampedOffset>, SegmentError> {
-        let start = self.time_floor(timestamp_ms).max(from);
+        let start = self.time_floor(timestamp_ms)?.max(from);
         let Some(mut walk) = self.walk_from(start, WINDOW_BYTES)? else { return Ok(None) };
         let damaged = |error: record::BatchError| SegmentError::Damaged {
             detail: format!("unreadable batch: {error}"),
@@ -364,13 +364,13 @@ impl Segment {
     }
 
     /// All records before the returned offset are older than `timestamp_ms`, by the time index.
-    fn time_floor(&self, timestamp_ms: i64) -> Offset {
+    fn time_floor(self: &Arc<Self>, timestamp_ms: i64) -> Result<Offset, SegmentError> {
         let before = |entry: TimeEntry| entry.timestamp_ms < timestamp_ms;
         let in_file = {
             let index = self.index.read();
             let recent = index.times.recent();
             if let Some(i) = recent.partition_point(|entry| before(*entry)).checked_sub(1) {
-                return recent.get(i).map_or(self.base, |entry| self.base.plus(entry.relative_offset));
+                return Ok(recent.get(i).map_or(self.base, |entry| self.base.plus(entry.relative_offset)));
             }
             index.times.in_file()
         };
@@ -380,8 +380,26 @@ impl Segment {
             Ok::<_, io::Error>(FileEntries(bytes.into()))
         };
         // Only a hint: without it the search begins at the start of the segment.
-        let entry = read().ok().and_then(|entries| entries.last_before(before));
-        entry.map_or(self.base, |entry| self.base.plus(entry.relative_offset))
+        let entry: Option<TimeEntry> = read().ok().and_then(|entries| entries.last_before(before));
+        let Some(entry) = entry else { return Ok(self.base) };
+        if self.has_entry(entry)? {
+            return Ok(self.base.plus(entry.relative_offset));
+        }
+        // A complete segment has all that its index names; what is not published yet is not there either.
+        if self.seal().is_some_and(|seal| seal.len == self.visible_bytes()) {
+            tracing::warn!(path = %self.path("timeindex").display(), "time index disagrees with its log");
+            self.rebuild_index()?;
+        }
+        Ok(self.base)
+    }
+
+    /// Whether the batch that ends with the entry's offset has its timestamp.
+    fn has_entry(self: &Arc<Self>, entry: TimeEntry) -> Result<bool, SegmentError> {
+        let last = self.base.plus(entry.relative_offset);
+        let Some(mut walk) = self.walk_from(last, WINDOW_BYTES)? else { return Ok(false) };
+        let batch = walk.batch()?;
+        Ok(batch
+            .is_some_and(|batch| batch.last_offset() == last && batch.max_timestamp() == entry.timestamp_ms))
     }
 
     /// Makes the indexes of a complete segment anew from its log.

@@ -337,3 +337,24 @@ fn many_logs_are_opened_together() {
         assert_eq!(log.unwrap().durable_offset().get(), i as i64 + 1);
     }
 }
+
+#[test]
+fn a_time_index_that_is_wrong_does_not_hide_records() {
+    let mut fixture = Fixture::new();
+    fixture.config.index_interval_bytes = 1 << 10;
+    fixture.spec.config.segment_bytes = 20_000;
+    let open = fixture.create();
+    for i in 0..100 {
+        open.append(batch_at(NOW_MS + i * 100, i as u64 * 10, 10, 50)).unwrap();
+    }
+    open.close();
+    // Each entry claims that all up to the last record of the segment is older than it is.
+    change(&fixture, "00000000000000000000.timeindex", |bytes| {
+        for entry in bytes.chunks_exact_mut(12) {
+            entry[8..].copy_from_slice(&150u32.to_be_bytes());
+        }
+    });
+    let open = fixture.reopen();
+    let found = open.log.find_timestamp(NOW_MS + 1050, 1 << 20).unwrap().unwrap();
+    assert_eq!((found.offset.get(), found.timestamp_ms), (110, NOW_MS + 1100));
+}
