@@ -128,14 +128,11 @@ impl Checkpointer {
         if last.is_some_and(|last| last.recovery_point == recovery_point) {
             return Ok((entry, None));
         }
-        let changed = {
-            let mut epochs = view.epochs.lock();
-            std::mem::take(&mut epochs.1).then(|| epochs.0.encode())
-        };
+        let changed = view.epochs.lock().take_changed();
         if let Some(bytes) = changed
             && let Err(error) = small_file::replace(&*view.fs, &view.dir, epochs::FILE, &bytes)
         {
-            view.epochs.lock().1 = true;
+            view.epochs.lock().set_changed();
             return Err(error);
         }
         let segments = view.segments();

@@ -239,8 +239,7 @@ impl Log {
         }
         let index = index.to_resume();
         if let Some(first) = batches.first() {
-            let mut epochs = self.view.epochs.lock();
-            epochs.1 |= epochs.0.assign(self.env.leader_epoch, first.base);
+            self.view.epochs.lock().assign(self.env.leader_epoch, first.base);
         }
         if self.first_append_ms.is_none() {
             self.first_append_ms = Some(self.env.clock.now_ms());

@@ -35,8 +35,7 @@ pub(super) struct LogView {
     synced: Mutex<Boundary>,
     /// Where the log's slot is in the file of durable offsets.
     pub(super) slot: usize,
-    /// The epochs, and whether they have changed since they were last written to their file.
-    pub(super) epochs: Mutex<(LeaderEpochs, bool)>,
+    pub(super) epochs: Mutex<LeaderEpochs>,
     /// Why it takes no writes any more.
     failed: OnceLock<Arc<str>>,
     closed: AtomicBool,
@@ -90,7 +89,7 @@ impl LogView {
             tail: Arc::new(Tail::default()),
             synced: Mutex::new(parts.end),
             slot: parts.slot,
-            epochs: Mutex::new((parts.epochs, true)),
+            epochs: Mutex::new(parts.epochs),
             failed: OnceLock::new(),
             closed: AtomicBool::new(false),
             changes: Mutex::new(()),
@@ -211,7 +210,7 @@ impl LogView {
     }
 
     fn leader_epoch(&self) -> Option<LeaderEpoch> {
-        self.epochs.lock().0.last()
+        self.epochs.lock().last()
     }
 
     pub(super) fn status(&self, epoch: LeaderEpoch) -> LogStatus {

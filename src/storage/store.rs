@@ -285,7 +285,7 @@ impl Store {
         let files = [
             (identity::FILE.to_owned(), identity::encode(key(spec))),
             (seals::FILE.to_owned(), seals::encode(Offset::ZERO, &[])),
-            (super::epochs::FILE.to_owned(), LeaderEpochs::default().encode()),
+            (super::epochs::FILE.to_owned(), LeaderEpochs::of_new_log(self.env.leader_epoch).encode()),
             (file_name(Offset::ZERO, "log"), Vec::new()),
         ];
         for (name, bytes) in files {
@@ -323,7 +323,8 @@ impl Store {
         ));
         let mark = Mark { offset: Offset::ZERO, segment: Offset::ZERO, position: 0 };
         let end = Boundary { mark, index: IndexResume::default() };
-        let (log_start, segments, epochs) = (Offset::ZERO, vec![segment], LeaderEpochs::default());
+        let epochs = LeaderEpochs::of_new_log(self.env.leader_epoch);
+        let (log_start, segments) = (Offset::ZERO, vec![segment]);
         self.add(
             spec,
             Recovered { dir, segments, unsealed: Vec::new(), log_start, end, epochs, scanned_bytes: None },
