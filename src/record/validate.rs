@@ -6,6 +6,9 @@ use super::codec::Codec;
 use super::error::{BatchError, CorruptBatch, InvalidBatch, RecordFault, UnsupportedBatch};
 use super::header::{NO_PRODUCER_ID, NO_TIMESTAMP};
 
+/// The shortest record: a byte for each of its length, attributes, two deltas, two lengths and the header count.
+const MIN_RECORD_BYTES: u64 = 7;
+
 /// The limits that [`validate`] holds a batch to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ValidationRules {
@@ -49,6 +52,10 @@ pub fn validate<'a>(bytes: &'a [u8], rules: &ValidationRules) -> Result<BatchVie
     check_timestamps(&batch, rules)?;
     if codec == Codec::None || rules.strict {
         check_records(&batch, rules)?;
+    } else if u64::from(batch.record_count().unsigned_abs()) > rules.max_decompressed_bytes / MIN_RECORD_BYTES
+    {
+        // Whatever the records are, what may be unpacked has no room for so many.
+        return Err(batch.record_count_fault().into());
     }
     Ok(batch)
 }

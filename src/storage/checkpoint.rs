@@ -104,21 +104,24 @@ impl Checkpoint {
         valid.then_some(Self { clean: flags == CLEAN, leader_epoch, logs })
     }
 
-    /// Reads the checkpoint of a data directory; `None` if there is none. In place of a damaged one stands the one
-    /// before it, as after an unclean end: its recovery points are lower, and just as true.
+    /// Reads the checkpoint of a data directory; `None` if there was never one. In place of a damaged or lost one stands
+    /// the one before it, as after an unclean end: its recovery points are lower, and just as true.
     pub(super) fn read(fs: &dyn Fs, dir: &Path) -> Result<Option<Self>, ReadFileError> {
         let damage = match Self::read_one(fs, dir, FILE) {
-            Err(damage @ ReadFileError::Frame { source: FrameError::Damaged, .. }) => damage,
+            Err(damage @ ReadFileError::Frame { source: FrameError::Damaged, .. }) => Some(damage),
+            Ok(None) => None,
             other => return other,
         };
         match Self::read_one(fs, dir, &format!("{FILE}.old")) {
             Ok(Some(older)) => {
-                tracing::warn!(%damage, "using the checkpoint before");
+                let damage = damage.map_or("it is missing".to_owned(), |damage| damage.to_string());
+                tracing::warn!(damage, "using the checkpoint before");
                 // Twice: the damaged one may have been of the next epoch already.
                 let leader_epoch = LeaderEpoch(older.leader_epoch.0.saturating_add(1));
                 Ok(Some(Self { clean: false, leader_epoch, ..older }))
             }
-            _ => Err(damage),
+            Err(error) => Err(damage.unwrap_or(error)),
+            Ok(None) => damage.map_or(Ok(None), Err),
         }
     }
 

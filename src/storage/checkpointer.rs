@@ -11,7 +11,9 @@ use parking_lot::Mutex;
 use super::checkpoint::{Boundary, Checkpoint, LogCheckpoint, LogKey};
 use super::epochs;
 use super::fs::{Fs, FsFile};
+use super::index::Unflushed;
 use super::log_view::LogView;
+use super::segment::Segment;
 use super::small_file;
 use super::syncer::Syncer;
 use crate::types::{LeaderEpoch, Offset};
@@ -30,10 +32,17 @@ pub(super) struct Checkpointer {
     pub(super) last: Mutex<BTreeMap<LogKey, LogCheckpoint>>,
 }
 
+/// So many logs are flushed at a time: each needs two descriptors meanwhile.
+const LOGS_AT_A_TIME: usize = 128;
+
+/// A segment, and what has been written of its indexes.
+type FlushedIndex = (Arc<Segment>, Unflushed);
+
 /// What has been written of one log, and is to be synced.
-struct Flushed {
-    view: Arc<LogView>,
+struct Flushed<'a> {
+    view: &'a LogView,
     entry: LogCheckpoint,
+    index: Option<FlushedIndex>,
     files: std::ops::Range<usize>,
 }
 
@@ -41,7 +50,7 @@ impl Checkpointer {
     /// Writes the checkpoint; `clean` only when nothing will be appended any more.
     ///
     /// # Errors
-    /// What the file system says; the checkpoint before is then still there.
+    /// What the file system says; the checkpoint before, or this one, is then there.
     pub(super) fn write(&self, clean: bool) -> io::Result<()> {
         self.write_with(clean, None)
     }
@@ -54,8 +63,10 @@ impl Checkpointer {
         let mut last = self.last.lock();
         let mut entries = last.clone();
         let views: Vec<_> = self.logs.lock().values().cloned().collect();
-        for flushed in self.flush(views, &last) {
-            entries.insert(flushed.view.key, flushed.entry);
+        for some in views.chunks(LOGS_AT_A_TIME) {
+            for flushed in self.flush(some, &last) {
+                entries.insert(flushed.view.key, flushed.entry);
+            }
         }
         if let Some((key, start)) = new_start {
             // A log that could not be flushed yet has no entry: then nothing is known of it but this.
@@ -77,13 +88,17 @@ impl Checkpointer {
     }
 
     /// Flushes what has changed; a log whose files cannot be flushed keeps its earlier recovery point.
-    fn flush(&self, views: Vec<Arc<LogView>>, last: &BTreeMap<LogKey, LogCheckpoint>) -> Vec<Flushed> {
+    fn flush<'a>(
+        &self,
+        views: &'a [Arc<LogView>],
+        last: &BTreeMap<LogKey, LogCheckpoint>,
+    ) -> Vec<Flushed<'a>> {
         let mut files: Vec<Arc<dyn FsFile>> = Vec::new();
         let mut flushed = Vec::new();
         for view in views {
             let begin = files.len();
-            match Self::flush_log(&view, last.get(&view.key), &mut files) {
-                Ok(entry) => flushed.push(Flushed { view, entry, files: begin..files.len() }),
+            match Self::flush_log(view, last.get(&view.key), &mut files) {
+                Ok((entry, index)) => flushed.push(Flushed { view, entry, index, files: begin..files.len() }),
                 Err(error) => {
                     tracing::warn!(dir = %view.dir.display(), %error, "cannot write a partition's indexes");
                     files.truncate(begin);
@@ -95,6 +110,8 @@ impl Checkpointer {
             let error = outcomes.get(flushed.files.clone()).into_iter().flatten().find_map(|one| one.as_ref().err());
             if let Some(error) = error {
                 tracing::warn!(dir = %flushed.view.dir.display(), %error, "cannot sync a partition's indexes");
+            } else if let Some((segment, written)) = &flushed.index {
+                segment.forget_index(written);
             }
             error.is_none()
         });
@@ -105,20 +122,17 @@ impl Checkpointer {
         view: &LogView,
         last: Option<&LogCheckpoint>,
         files: &mut Vec<Arc<dyn FsFile>>,
-    ) -> io::Result<LogCheckpoint> {
+    ) -> io::Result<(LogCheckpoint, Option<FlushedIndex>)> {
         let recovery_point = view.synced();
         let entry = LogCheckpoint { log_start: view.log_start_offset(), recovery_point };
         if last.is_some_and(|last| last.recovery_point == recovery_point) {
-            return Ok(entry);
+            return Ok((entry, None));
         }
-        let changed = {
-            let mut epochs = view.epochs.lock();
-            std::mem::take(&mut epochs.1).then(|| epochs.0.encode())
-        };
+        let changed = view.epochs.lock().take_changed();
         if let Some(bytes) = changed
             && let Err(error) = small_file::replace(&*view.fs, &view.dir, epochs::FILE, &bytes)
         {
-            view.epochs.lock().1 = true;
+            view.epochs.lock().set_changed();
             return Err(error);
         }
         let segments = view.segments();
@@ -126,14 +140,11 @@ impl Checkpointer {
         if let Some(segment) = segment.filter(|segment| segment.seal().is_none()) {
             let unflushed = segment.index().read().unflushed();
             if !unflushed.is_empty() {
-                files.extend(unflushed.write(
-                    &*view.fs,
-                    &segment.path("index"),
-                    &segment.path("timeindex"),
-                )?);
-                segment.index().write().mark_flushed(&unflushed);
+                let paths = (segment.path("index"), segment.path("timeindex"));
+                files.extend(unflushed.write(&*view.fs, &paths.0, &paths.1)?);
+                return Ok((entry, Some((Arc::clone(segment), unflushed))));
             }
         }
-        Ok(entry)
+        Ok((entry, None))
     }
 }

@@ -191,38 +191,49 @@ impl DataDir {
         now_ms: i64,
         is_known: impl Fn(&Path) -> bool,
     ) -> io::Result<()> {
-        let mut moved = false;
-        let target = self.path.join(SET_ASIDE_DIR).join(now_ms.to_string());
         for entry in fs.list(&self.path)? {
             let path = self.path.join(&entry.name);
-            if !entry.is_dir || entry.name.starts_with('.') || entry.name == "lost+found" || is_known(&path) {
-                continue;
+            let is_ours = entry.name.starts_with('.') || entry.name == "lost+found" || is_known(&path);
+            if entry.is_dir && !is_ours {
+                self.set_aside_one(fs, now_ms, &path)?;
             }
-            fs.create_dir(&target)?;
-            fs.rename(&path, &target.join(&entry.name))?;
-            tracing::warn!(path = %path.display(), to = %target.display(), "set aside a directory that no topic knows");
-            moved = true;
-        }
-        if moved {
-            fs.sync_dir(&target)?;
-            fs.sync_dir(&self.path.join(SET_ASIDE_DIR))?;
-            fs.sync_dir(&self.path)?;
         }
         Ok(())
     }
+
+    /// The same for one directory in this one.
+    ///
+    /// # Errors
+    /// Whatever the file system says.
+    pub(super) fn set_aside_one(&self, fs: &dyn Fs, now_ms: i64, path: &Path) -> io::Result<()> {
+        let root = self.path.join(SET_ASIDE_DIR);
+        let name = path.file_name().unwrap_or_default();
+        let mut at_ms = now_ms;
+        // Another of that name may have been set aside at that time.
+        while fs.file_len(&root.join(at_ms.to_string()).join(name))?.is_some() {
+            at_ms += 1;
+        }
+        let target = root.join(at_ms.to_string());
+        fs.create_dir(&target)?;
+        fs.rename(path, &target.join(name))?;
+        tracing::warn!(path = %path.display(), to = %target.display(), "set aside a directory that no topic knows");
+        fs.sync_dir(&target)?;
+        fs.sync_dir(&root)?;
+        fs.sync_dir(&self.path)
+    }
 }
 
-/// Creates a directory and those above it that are missing, all of them durably: what is synced within a directory is
-/// lost with its name.
+/// Creates a directory and those above it that are missing; a power cut takes none of them with what they hold.
 fn create_durably(fs: &dyn Fs, dir: &Path) -> io::Result<()> {
-    let is_missing = |path: &&Path| !path.as_os_str().is_empty() && fs.list(path).is_err();
-    let missing: Vec<&Path> = dir.ancestors().take_while(is_missing).collect();
-    fs.create_dir(dir)?;
-    for path in missing {
-        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-        fs.sync_dir(parent.unwrap_or(Path::new(".")))?;
+    let mut parents = Vec::new();
+    let mut at = dir;
+    while fs.file_len(at)?.is_none() {
+        let parent = at.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        parents.push(parent);
+        at = parent;
     }
-    Ok(())
+    fs.create_dir(dir)?;
+    parents.into_iter().try_for_each(|parent| fs.sync_dir(parent))
 }
 
 #[cfg(test)]

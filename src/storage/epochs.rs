@@ -19,24 +19,42 @@ pub(super) const FILE: &str = "leader-epochs";
 const VERSION: u8 = 1;
 
 /// Epochs with their start offsets; both ascend.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct LeaderEpochs {
     entries: Vec<(LeaderEpoch, Offset)>,
+    /// The file says something else.
+    changed: bool,
 }
 
 impl LeaderEpochs {
-    /// A batch of `epoch` begins at `start`. Says whether that is news.
-    pub(super) fn assign(&mut self, epoch: LeaderEpoch, start: Offset) -> bool {
-        let news = self.entries.last().is_none_or(|(last, _)| epoch > *last);
-        if news {
+    /// Those of a new log, whose first batch is expected in `epoch`; as they are in its file.
+    pub(super) fn of_new_log(epoch: LeaderEpoch) -> Self {
+        Self { entries: vec![(epoch, Offset::ZERO)], changed: false }
+    }
+
+    /// A batch of `epoch` begins at `start`.
+    pub(super) fn assign(&mut self, epoch: LeaderEpoch, start: Offset) {
+        if self.entries.last().is_none_or(|(last, _)| epoch > *last) {
             self.entries.push((epoch, start));
+            self.changed = true;
         }
-        news
     }
 
     /// The log was cut: forgets the epochs that began at `end` or later.
     pub(super) fn truncate(&mut self, end: Offset) {
+        let before = self.entries.len();
         self.entries.retain(|(_, start)| *start < end);
+        self.changed |= self.entries.len() < before;
+    }
+
+    /// What the file is to say, if that is news; taken to be written.
+    pub(super) fn take_changed(&mut self) -> Option<Vec<u8>> {
+        std::mem::take(&mut self.changed).then(|| self.encode())
+    }
+
+    /// It could not be written after all.
+    pub(super) fn set_changed(&mut self) {
+        self.changed = true;
     }
 
     /// The last one.
@@ -63,7 +81,7 @@ impl LeaderEpochs {
             entries.push((epoch, Offset::new(body.try_get_i64().ok()?)?));
         }
         let ascending = entries.windows(2).all(|pair| pair[0] < pair[1] && pair[0].1 <= pair[1].1);
-        (body.is_empty() && ascending).then_some(Self { entries })
+        (body.is_empty() && ascending).then_some(Self { entries, changed: false })
     }
 
     /// Reads a log's epochs; `None` if there is no file.
@@ -86,12 +104,16 @@ mod tests {
     #[test]
     fn epochs_ascend_and_are_cut_with_the_log() {
         let mut epochs = LeaderEpochs::default();
-        assert!(epochs.assign(LeaderEpoch(0), Offset::ZERO));
-        assert!(!epochs.assign(LeaderEpoch(0), Offset::clamped(5)));
-        assert!(epochs.assign(LeaderEpoch(2), Offset::clamped(9)));
+        epochs.assign(LeaderEpoch(0), Offset::ZERO);
+        assert!(epochs.take_changed().is_some());
+        epochs.assign(LeaderEpoch(0), Offset::clamped(5));
+        assert!(epochs.take_changed().is_none(), "no news");
+        epochs.assign(LeaderEpoch(2), Offset::clamped(9));
+        assert!(epochs.take_changed().is_some());
         assert_eq!(epochs.last(), Some(LeaderEpoch(2)));
         epochs.truncate(Offset::clamped(9));
         assert_eq!(epochs.last(), Some(LeaderEpoch(0)));
+        assert!(epochs.take_changed().is_some());
     }
 
     #[test]
@@ -103,7 +125,7 @@ mod tests {
         let body = small_file::decode(FileKind::LeaderEpochs, VERSION, &bytes).unwrap();
         let expected = [0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 3];
         assert_eq!(body, expected);
-        assert_eq!(LeaderEpochs::decode(body), Some(epochs));
+        assert_eq!(LeaderEpochs::decode(body).unwrap().entries, epochs.entries);
     }
 
     #[test]
@@ -113,6 +135,6 @@ mod tests {
             body.put_i32(1);
             body.put_i64(0);
         }
-        assert_eq!(LeaderEpochs::decode(&body), None);
+        assert!(LeaderEpochs::decode(&body).is_none());
     }
 }

@@ -83,21 +83,19 @@ impl Entry for TimeEntry {
     }
 }
 
-/// The entries of one kind: first those in the file, then those that are only in memory, or in both.
+/// The entries of one kind: first those in the file, then those that are in memory.
 #[derive(Debug)]
 pub(super) struct Entries<E> {
     /// How many of the file's entries count, before those in `recent`.
     in_file: u64,
-    /// Appended since the segment was opened, whether flushed or not.
+    /// Appended since the last flush.
     recent: Vec<E>,
-    /// How many of `recent` are in the file too.
-    flushed: usize,
 }
 
 impl<E: Entry> Entries<E> {
     /// Goes on after the first `in_file` entries of the file.
     pub(super) fn after(in_file: u64) -> Self {
-        Self { in_file, recent: Vec::new(), flushed: 0 }
+        Self { in_file, recent: Vec::new() }
     }
 
     /// How many there are.
@@ -110,7 +108,7 @@ impl<E: Entry> Entries<E> {
         self.in_file
     }
 
-    /// Those appended since the segment was opened.
+    /// Those appended since the last flush.
     pub(super) fn recent(&self) -> &[E] {
         &self.recent
     }
@@ -122,19 +120,19 @@ impl<E: Entry> Entries<E> {
 
     /// What is not in the file yet: where it goes, its bytes, and how many entries there are then.
     fn unflushed(&self) -> (u64, Vec<u8>, usize) {
-        let fresh = &self.recent[self.flushed..];
-        let mut bytes = Vec::with_capacity(fresh.len() * E::BYTES as usize);
-        for entry in fresh {
+        let mut bytes = Vec::with_capacity(self.recent.len() * E::BYTES as usize);
+        for entry in &self.recent {
             entry.encode(&mut bytes);
         }
-        ((self.in_file + self.flushed as u64) * E::BYTES, bytes, self.recent.len())
+        (self.in_file * E::BYTES, bytes, self.recent.len())
     }
 
-    /// All are in the file and synced: none need stay in memory.
-    fn forget_recent(&mut self) {
-        self.in_file = self.len();
-        self.recent = Vec::new();
-        self.flushed = 0;
+    /// The first `count` of those in memory are in the file and synced: they need not stay.
+    fn forget(&mut self, count: usize) {
+        let count = count.min(self.recent.len());
+        self.in_file += count as u64;
+        // A new vector, so that the memory goes too.
+        self.recent = self.recent.split_off(count);
     }
 }
 
@@ -257,16 +255,11 @@ impl SegmentIndex {
         Unflushed { offsets: self.offsets.unflushed(), times: self.times.unflushed() }
     }
 
-    /// What `flushed` held is in the files now.
-    pub(super) fn mark_flushed(&mut self, flushed: &Unflushed) {
-        self.offsets.flushed = flushed.offsets.2.min(self.offsets.recent.len());
-        self.times.flushed = flushed.times.2.min(self.times.recent.len());
-    }
-
-    /// All is in the files, and the segment is sealed.
-    pub(super) fn forget_recent(&mut self) {
-        self.offsets.forget_recent();
-        self.times.forget_recent();
+    /// What `flushed` held is in the files and synced: it need not stay in memory. Maps of the offset index made
+    /// before this do not have it.
+    pub(super) fn forget(&mut self, flushed: &Unflushed) {
+        self.offsets.forget(flushed.offsets.2);
+        self.times.forget(flushed.times.2);
     }
 }
 
@@ -360,9 +353,12 @@ mod tests {
         assert_eq!(index.offsets.len(), 33);
         let unflushed = index.unflushed();
         unflushed.write(&RealFs, &offset_path, &time_path).unwrap();
-        index.mark_flushed(&unflushed);
+        let written = index.offsets.recent().to_vec();
+        index.forget(&unflushed);
         let file = FileEntries(std::fs::read(&offset_path).unwrap().into());
-        for (i, entry) in index.offsets.recent().iter().enumerate() {
+        assert!(index.offsets.recent().is_empty(), "what is in the file does not stay in memory");
+        assert_eq!(index.offsets.len(), 33);
+        for (i, entry) in written.iter().enumerate() {
             assert_eq!(file.get::<OffsetEntry>(i), Some(*entry));
         }
         let found = file.last_before::<OffsetEntry>(|entry| entry.relative_offset <= 555).unwrap();

@@ -15,6 +15,7 @@ use bytes::{Bytes, BytesMut};
 use super::checkpoint::{Boundary, Mark};
 use super::fs::{FsFile, OpenHow};
 use super::index::SegmentIndex;
+use super::log_file::LogFile;
 use super::log_view::LogView;
 use super::open_segments::OpenSegments;
 use super::seals::BlockCrcs;
@@ -238,8 +239,7 @@ impl Log {
         }
         let index = index.to_resume();
         if let Some(first) = batches.first() {
-            let mut epochs = self.view.epochs.lock();
-            epochs.1 |= epochs.0.assign(self.env.leader_epoch, first.base);
+            self.view.epochs.lock().assign(self.env.leader_epoch, first.base);
         }
         if self.first_append_ms.is_none() {
             self.first_append_ms = Some(self.env.clock.now_ms());
@@ -290,14 +290,13 @@ impl Log {
             Arc::clone(&self.env.open_segments),
         ));
         let create = || {
-            // One that is there already is left from a roll that failed.
-            let file = self.view.fs.open(&segment.log_path(), OpenHow::Write)?;
-            file.set_len(0)?;
+            let file = self.open(&segment)?;
             self.view.fs.sync_dir(&self.view.dir)?;
             Ok(file)
         };
         let file = create().map_err(|error| {
             tracing::warn!(path = %segment.log_path().display(), %error, "cannot begin a new segment");
+            self.take_back_segment(&segment);
             append_error(segment.log_path(), &error)
         })?;
         self.view.push_segment(Arc::clone(&segment));
@@ -315,6 +314,19 @@ impl Log {
         self.block_crcs = Some(BlockCrcs::default());
         self.first_append_ms = None;
         Ok(rolled)
+    }
+
+    /// The segment could not be begun: its file must not stay, as a smaller batch may still go to the present one, and
+    /// the new one would then lie in the middle of it.
+    fn take_back_segment(&self, segment: &Segment) {
+        let fs = &self.view.fs;
+        let removed = match fs.remove_file(&segment.log_path()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            removed => removed.and_then(|()| fs.sync_dir(&self.view.dir)),
+        };
+        if let Err(error) = removed {
+            self.view.fail(&format!("a failed roll could not be undone: {error}"));
+        }
     }
 
     /// Puts on the disk what has been written. Publishes nothing.
@@ -348,9 +360,14 @@ impl Log {
         if let Some(file) = &self.file {
             return Ok(Arc::clone(file));
         }
-        let file = self.view.fs.open(&self.segment.log_path(), OpenHow::Write)?;
+        let file = self.open(&self.segment)?;
         self.file = Some(Arc::clone(&file));
         Ok(file)
+    }
+
+    fn open(&self, segment: &Segment) -> io::Result<Arc<dyn FsFile>> {
+        let file = self.view.fs.open(&segment.log_path(), OpenHow::Write)?;
+        Ok(Arc::new(LogFile::new(file)))
     }
 
     fn write_error(&self, error: &io::Error) -> AppendError {

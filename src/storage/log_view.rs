@@ -35,11 +35,12 @@ pub(super) struct LogView {
     synced: Mutex<Boundary>,
     /// Where the log's slot is in the file of durable offsets.
     pub(super) slot: usize,
-    /// The epochs, and whether they have changed since they were last written to their file.
-    pub(super) epochs: Mutex<(LeaderEpochs, bool)>,
+    pub(super) epochs: Mutex<LeaderEpochs>,
     /// Why it takes no writes any more.
     failed: OnceLock<Arc<str>>,
     closed: AtomicBool,
+    /// Held while files in the directory are changed by their paths.
+    changes: Mutex<()>,
     /// Written, and neither published nor failed yet.
     in_flight_bytes: AtomicU64,
     listener: Mutex<Option<DurableListener>>,
@@ -88,9 +89,10 @@ impl LogView {
             tail: Arc::new(Tail::default()),
             synced: Mutex::new(parts.end),
             slot: parts.slot,
-            epochs: Mutex::new((parts.epochs, true)),
+            epochs: Mutex::new(parts.epochs),
             failed: OnceLock::new(),
             closed: AtomicBool::new(false),
+            changes: Mutex::new(()),
             in_flight_bytes: AtomicU64::new(0),
             listener: Mutex::new(None),
         }
@@ -162,11 +164,20 @@ impl LogView {
         self.failed.get().cloned()
     }
 
+    /// Returns when no [`LogView::while_open`] is under way any more; there will be no other.
     pub(super) fn close(&self) {
         self.closed.store(true, Ordering::Release);
+        drop(self.changes.lock());
         for segment in self.segments() {
             segment.close();
         }
+    }
+
+    /// Changes files in the log's directory by their paths, unless the log is closed: then they may be another's, as a
+    /// deleted topic's name can be given again.
+    pub(super) fn while_open<T>(&self, change: impl FnOnce() -> T) -> Option<T> {
+        let _under_way = self.changes.lock();
+        (!self.is_closed()).then(change)
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -199,7 +210,7 @@ impl LogView {
     }
 
     fn leader_epoch(&self) -> Option<LeaderEpoch> {
-        self.epochs.lock().0.last()
+        self.epochs.lock().last()
     }
 
     pub(super) fn status(&self, epoch: LeaderEpoch) -> LogStatus {
@@ -251,6 +262,10 @@ impl LogView {
         self.counters.segment_reads.add(1);
         let durable = self.check_range(offset)?;
         let found = self.search(offset, |segment| segment.read(offset, durable, max_bytes))?;
+        if self.is_closed() {
+            // The file that was opened may have been that of the next log of this name.
+            return Err(ReadError::Closed);
+        }
         Ok(found.unwrap_or(ReadBatches { chunks: Vec::new(), next_offset: offset, size_bytes: 0 }))
     }
 

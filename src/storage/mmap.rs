@@ -79,8 +79,8 @@ impl AsRef<[u8]> for MappedRange {
     fn as_ref(&self) -> &[u8] {
         // SAFETY: `start + len` lies within the map (checked by `slice`, the only maker), which lives as long as
         // `self`. The bytes do not change while they are lent out: `slice` is called only for what is below the
-        // visible end of a segment, or for a finished index file, and neither is written or cut again; segments are
-        // replaced and unlinked, never modified.
+        // visible end of a segment, for a rolled segment, or for the entries of an index file that have left the
+        // memory, and none of them is written or cut again; index files are replaced and unlinked.
         unsafe { std::slice::from_raw_parts(self.map.raw.as_ptr().add(self.start), self.len) }
     }
 }

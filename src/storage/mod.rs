@@ -45,6 +45,7 @@ mod handle;
 mod identity;
 mod index;
 mod log;
+mod log_file;
 mod log_view;
 pub mod mmap;
 mod open_segments;

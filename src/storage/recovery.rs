@@ -191,7 +191,8 @@ impl Recovery<'_> {
         let end = checkpoint.recovery_point;
         let path = self.dir.join(file_name(end.mark.segment, "log"));
         let len = self.fs.file_len(&path).map_err(|error| io_error(&path, &error))?;
-        if bases != [end.mark.segment] || len != Some(end.mark.position) {
+        let is_there = bases == [end.mark.segment] && len == Some(end.mark.position);
+        if !is_there || !self.index_files_reach(end.mark.segment, &end) {
             return Ok(None);
         }
         let index = SegmentIndex::resume(self.env.index_interval_bytes, end.index);
@@ -245,6 +246,7 @@ impl Recovery<'_> {
         let name = file_name(base, "log");
         let path = self.dir.join(&name);
         let interval_bytes = self.env.index_interval_bytes;
+        let synced_bytes = start.map_or(0, |start| start.mark.position);
         let start = start.filter(|start| self.index_files_reach(base, start));
         let (mut index, mark) = match start {
             Some(start) => (SegmentIndex::resume(interval_bytes, start.index), start.mark),
@@ -275,7 +277,7 @@ impl Recovery<'_> {
             ScanEnd::EndOfFile => {}
         }
         if is_last {
-            self.write_again(&path, mark.position, scanned.position)?;
+            self.write_again(&path, synced_bytes, scanned.position)?;
         } else {
             index.finish();
         }

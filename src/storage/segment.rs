@@ -13,7 +13,7 @@ use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 
 use super::fs::{Fs, OpenHow, read_whole};
-use super::index::{Entry, FileEntries, OffsetEntry, SegmentIndex, TimeEntry};
+use super::index::{Entry, FileEntries, OffsetEntry, SegmentIndex, TimeEntry, Unflushed};
 use super::mmap::Map;
 use super::open_segments::OpenSegments;
 use super::seals::{BLOCK_BYTES, Seal};
@@ -126,6 +126,13 @@ impl Segment {
     /// Lets readers see the first `bytes`; never fewer than before. They do not change any more.
     pub(super) fn set_visible_bytes(&self, bytes: u64) {
         self.visible_bytes.fetch_max(bytes, Ordering::Release);
+    }
+
+    /// What `flushed` held is in the index files and synced: readers find it there from now on.
+    pub(super) fn forget_index(&self, flushed: &Unflushed) {
+        self.index.write().forget(flushed);
+        // In this order: the next maps have all that has left the memory.
+        self.close();
     }
 
     /// Its indexes.
@@ -296,7 +303,14 @@ impl Segment {
         let Some(mut walk) = self.walk_from(offset, max_bytes.max(WINDOW_BYTES))? else { return Ok(None) };
         let begin = walk.position;
         let (mut end, mut next_offset) = (begin, offset);
-        while let Some(batch) = walk.batch()? {
+        loop {
+            let batch = match walk.batch() {
+                Ok(Some(batch)) => batch,
+                Ok(None) => break,
+                // What comes before is good. The next read begins here, and tells.
+                Err(_) if end > begin => break,
+                Err(error) => return Err(error),
+            };
             let size = batch.size_bytes() as u64;
             if batch.last_offset() >= below || (end > begin && end + size - begin > max_bytes) {
                 break;
@@ -322,7 +336,7 @@ impl Segment {
         below: Offset,
         max_decompressed_bytes: u64,
     ) -> Result<Option<TimestampedOffset>, SegmentError> {
-        let start = self.time_floor(timestamp_ms).max(from);
+        let start = self.time_floor(timestamp_ms)?.max(from);
         let Some(mut walk) = self.walk_from(start, WINDOW_BYTES)? else { return Ok(None) };
         let damaged = |error: record::BatchError| SegmentError::Damaged {
             detail: format!("unreadable batch: {error}"),
@@ -350,13 +364,13 @@ impl Segment {
     }
 
     /// All records before the returned offset are older than `timestamp_ms`, by the time index.
-    fn time_floor(&self, timestamp_ms: i64) -> Offset {
+    fn time_floor(self: &Arc<Self>, timestamp_ms: i64) -> Result<Offset, SegmentError> {
         let before = |entry: TimeEntry| entry.timestamp_ms < timestamp_ms;
         let in_file = {
             let index = self.index.read();
             let recent = index.times.recent();
             if let Some(i) = recent.partition_point(|entry| before(*entry)).checked_sub(1) {
-                return recent.get(i).map_or(self.base, |entry| self.base.plus(entry.relative_offset));
+                return Ok(recent.get(i).map_or(self.base, |entry| self.base.plus(entry.relative_offset)));
             }
             index.times.in_file()
         };
@@ -366,8 +380,26 @@ impl Segment {
             Ok::<_, io::Error>(FileEntries(bytes.into()))
         };
         // Only a hint: without it the search begins at the start of the segment.
-        let entry = read().ok().and_then(|entries| entries.last_before(before));
-        entry.map_or(self.base, |entry| self.base.plus(entry.relative_offset))
+        let entry: Option<TimeEntry> = read().ok().and_then(|entries| entries.last_before(before));
+        let Some(entry) = entry else { return Ok(self.base) };
+        if self.has_entry(entry)? {
+            return Ok(self.base.plus(entry.relative_offset));
+        }
+        // A complete segment has all that its index names; what is not published yet is not there either.
+        if self.seal().is_some_and(|seal| seal.len == self.visible_bytes()) {
+            tracing::warn!(path = %self.path("timeindex").display(), "time index disagrees with its log");
+            self.rebuild_index()?;
+        }
+        Ok(self.base)
+    }
+
+    /// Whether the batch that ends with the entry's offset has its timestamp.
+    fn has_entry(self: &Arc<Self>, entry: TimeEntry) -> Result<bool, SegmentError> {
+        let last = self.base.plus(entry.relative_offset);
+        let Some(mut walk) = self.walk_from(last, WINDOW_BYTES)? else { return Ok(false) };
+        let batch = walk.batch()?;
+        Ok(batch
+            .is_some_and(|batch| batch.last_offset() == last && batch.max_timestamp() == entry.timestamp_ms))
     }
 
     /// Makes the indexes of a complete segment anew from its log.
@@ -384,8 +416,9 @@ impl Segment {
         index.finish();
         let (offsets, times) = (self.path("index"), self.path("timeindex"));
         let (offsets_tmp, times_tmp) = (self.path("index.tmp"), self.path("timeindex.tmp"));
+        let unflushed = index.unflushed();
         let replace = || {
-            for file in index.unflushed().write(&*self.fs, &offsets_tmp, &times_tmp)? {
+            for file in unflushed.write(&*self.fs, &offsets_tmp, &times_tmp)? {
                 file.sync()?;
             }
             self.fs.rename(&offsets_tmp, &offsets)?;
@@ -393,7 +426,7 @@ impl Segment {
             self.fs.sync_dir(&self.dir)
         };
         replace().map_err(|source| SegmentError::Io { path: offsets.clone(), source })?;
-        index.forget_recent();
+        index.forget(&unflushed);
         *self.index.write() = index;
         self.close();
         tracing::info!(path = %offsets.display(), "rebuilt the indexes of a segment");
@@ -472,7 +505,12 @@ impl<'a> Walk<'a> {
             return Err(self.damaged("goes beyond the end of its segment"));
         }
         let end = (self.position + bytes.max(self.window_bytes)).min(self.end);
-        self.window = self.segment.slice(self.position..end)?;
+        let needed = self.position + bytes;
+        self.window = match self.segment.slice(self.position..end) {
+            // What is wrong may lie beyond what is needed here.
+            Err(_) if needed < end => self.segment.slice(self.position..needed)?,
+            window => window?,
+        };
         Ok(())
     }
 

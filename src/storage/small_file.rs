@@ -55,19 +55,21 @@ pub(super) fn encode(kind: FileKind, version: u8, body: &[u8]) -> Vec<u8> {
 /// The body of a small file of this kind, of a version up to `known`.
 pub(super) fn decode(kind: FileKind, known: u8, bytes: &[u8]) -> Result<&[u8], FrameError> {
     let (header, body) = bytes.split_at_checked(HEADER_BYTES).ok_or(FrameError::Damaged)?;
-    let (covered, crc) = header.split_at(12);
-    let length = u32::from_be_bytes([header[8], header[9], header[10], header[11]]);
-    let whole = covered[..4] == MAGIC
-        && covered[4] == kind as u8
-        && length as usize == body.len()
-        && crc == checksum(covered, body).to_be_bytes();
-    if !whole {
+    if !is_whole(bytes) || header[4] != kind as u8 {
         return Err(FrameError::Damaged);
     }
-    if covered[5] > known {
-        return Err(FrameError::NewerVersion { found: covered[5], known });
+    if header[5] > known {
+        return Err(FrameError::NewerVersion { found: header[5], known });
     }
     Ok(body)
+}
+
+/// Whether it is one of our files, of any kind and version, and undamaged.
+fn is_whole(bytes: &[u8]) -> bool {
+    let Some((header, body)) = bytes.split_at_checked(HEADER_BYTES) else { return false };
+    let (covered, crc) = header.split_at(12);
+    let length = u32::from_be_bytes([header[8], header[9], header[10], header[11]]);
+    covered[..4] == MAGIC && length as usize == body.len() && crc == checksum(covered, body).to_be_bytes()
 }
 
 fn checksum(header: &[u8], body: &[u8]) -> u32 {
@@ -111,12 +113,12 @@ pub(super) fn replace(fs: &dyn Fs, dir: &Path, name: &str, bytes: &[u8]) -> io::
     fs.sync_dir(dir)
 }
 
-/// As [`replace`], and the file before stays as `<name>.old`.
+/// As [`replace`], and the file before stays as `<name>.old`, unless it is damaged: then the one before that stays.
 ///
 /// # Errors
 /// As [`replace`].
 pub(super) fn replace_keeping_old(fs: &dyn Fs, dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
-    if let Some(old) = read_whole(fs, &dir.join(name))? {
+    if let Some(old) = read_whole(fs, &dir.join(name))?.filter(|old| is_whole(old)) {
         replace(fs, dir, &format!("{name}.old"), &old)?;
     }
     replace(fs, dir, name, bytes)
@@ -176,5 +178,10 @@ mod tests {
         assert_eq!(body("f").as_deref(), Some(b"second".as_slice()));
         assert_eq!(body("f.old").as_deref(), Some(b"first".as_slice()));
         assert_eq!(body("f.tmp"), None);
+        // A damaged one does not take the place of a good one.
+        std::fs::write(dir.path().join("f"), "rubbish").unwrap();
+        replace_keeping_old(&RealFs, dir.path(), "f", &encode(FileKind::Named, 1, b"third")).unwrap();
+        assert_eq!(body("f").as_deref(), Some(b"third".as_slice()));
+        assert_eq!(body("f.old").as_deref(), Some(b"first".as_slice()));
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::io;
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -246,9 +247,12 @@ impl Store {
     /// crash before that, the next start sets them aside. Blocks.
     ///
     /// # Errors
-    /// `Io`; nothing is left of them then.
+    /// `Io`; nothing is left of them then. `AlreadyExists` within if one of them is open.
     pub fn create_logs(&self, specs: &[LogSpec]) -> Result<Vec<LogHandle>, LogError> {
         let dirs: Vec<PathBuf> = specs.iter().map(|spec| self.log_dir(spec)).collect();
+        dirs.iter()
+            .try_for_each(|dir| self.clear_way(dir))
+            .map_err(|error| log_io_error(self.dir().to_owned(), error))?;
         let created = specs.iter().zip(&dirs).try_for_each(|(spec, dir)| self.create_dir(spec, dir));
         if let Err(error) = created.and_then(|()| self.sync_dirs(&dirs)) {
             for dir in &dirs {
@@ -261,18 +265,27 @@ impl Store {
         Ok(specs.iter().zip(dirs).map(|(spec, dir)| self.add_new(spec, dir.into())).collect())
     }
 
-    fn create_dir(&self, spec: &LogSpec, dir: &Path) -> io::Result<()> {
-        if !self.fs.list(dir).unwrap_or_default().is_empty() {
-            return Err(io::Error::new(
+    /// What lies where a new log shall be, such as a damaged log of a deleted topic, is set aside: never adopted, and
+    /// never removed.
+    fn clear_way(&self, dir: &Path) -> io::Result<()> {
+        match self.fs.list(dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+            Ok(entries) if entries.is_empty() => Ok(()),
+            Ok(_) if self.logs.lock().values().any(|view| *view.dir == *dir) => Err(io::Error::new(
                 io::ErrorKind::AlreadyExists,
                 format!("{} is there already", dir.display()),
-            ));
+            )),
+            Ok(_) => self.data.set_aside_one(&*self.fs, self.env.clock.now_ms(), dir),
         }
+    }
+
+    fn create_dir(&self, spec: &LogSpec, dir: &Path) -> io::Result<()> {
         self.fs.create_dir(dir)?;
         let files = [
             (identity::FILE.to_owned(), identity::encode(key(spec))),
             (seals::FILE.to_owned(), seals::encode(Offset::ZERO, &[])),
-            (super::epochs::FILE.to_owned(), LeaderEpochs::default().encode()),
+            (super::epochs::FILE.to_owned(), LeaderEpochs::of_new_log(self.env.leader_epoch).encode()),
             (file_name(Offset::ZERO, "log"), Vec::new()),
         ];
         for (name, bytes) in files {
@@ -310,7 +323,8 @@ impl Store {
         ));
         let mark = Mark { offset: Offset::ZERO, segment: Offset::ZERO, position: 0 };
         let end = Boundary { mark, index: IndexResume::default() };
-        let (log_start, segments, epochs) = (Offset::ZERO, vec![segment], LeaderEpochs::default());
+        let epochs = LeaderEpochs::of_new_log(self.env.leader_epoch);
+        let (log_start, segments) = (Offset::ZERO, vec![segment]);
         self.add(
             spec,
             Recovered { dir, segments, unsealed: Vec::new(), log_start, end, epochs, scanned_bytes: None },
@@ -332,8 +346,10 @@ impl Store {
                         (i, specs.get(i))
                     } && let Some(result) = results.get(i)
                     {
+                        // A panic costs this log, not the start; the hook has told of it.
+                        let opened = std::panic::catch_unwind(AssertUnwindSafe(|| self.open_one(spec)));
                         // Set once: every index is given out once.
-                        let _ = result.set(self.open_one(spec));
+                        let _ = opened.map(|opened| result.set(opened));
                     }
                 });
             }

@@ -72,10 +72,21 @@ impl SyncQueue {
         let mut state = self.state.lock();
         if state.dead {
             drop(state);
-            return written.fail(&AppendError::Sealed { reason: "the syncing thread has died".into() });
+            return Self::refuse(written);
         }
         state.groups.push(written);
         self.arrived.notify_one();
+    }
+
+    /// Nobody will ever sync it: its log takes no more writes.
+    fn refuse(written: Written) {
+        const REASON: &str = "the syncing thread has died";
+        written.view.fail(REASON);
+        written.fail(&AppendError::Sealed { reason: REASON.into() });
+    }
+
+    fn is_dead(&self) -> bool {
+        self.state.lock().dead
     }
 
     /// The syncing thread has panicked: everything that waits for it fails.
@@ -85,10 +96,7 @@ impl SyncQueue {
             state.dead = true;
             std::mem::take(&mut state.groups)
         };
-        for group in groups {
-            group.view.fail("the syncing thread has died");
-            group.fail(&AppendError::Sealed { reason: "the syncing thread has died".into() });
-        }
+        groups.into_iter().for_each(Self::refuse);
         self.notify_published();
     }
 
@@ -255,7 +263,8 @@ impl Writer {
             self.queue.wait_for_room(log.view(), log.gathered_bytes(), self.max_group_bytes);
         }
         let Some(written) = log.write() else { return };
-        if written.may_skip_sync(durability) {
+        // With `durability = os` too, what is acknowledged is to be synced some time.
+        if written.may_skip_sync(durability) && !self.queue.is_dead() {
             let lazy = LazyFile {
                 view: Arc::clone(&written.view),
                 file: Arc::clone(&written.file),

@@ -108,7 +108,7 @@ pub enum LogError {
         durable_offset: Offset,
     },
     /// The disk did not do it.
-    #[error("cannot write {path}: {source}")]
+    #[error("{path} cannot be used: {source}")]
     Io {
         /// The file.
         path: PathBuf,

@@ -45,17 +45,18 @@ impl Upkeep {
     pub(super) fn run(mut self) {
         let mut next_checkpoint = Instant::now() + self.checkpoint_interval;
         loop {
-            let wait = next_checkpoint.saturating_duration_since(Instant::now());
-            match self.jobs.recv_timeout(wait) {
+            // Looked at before each job: a steady stream of them must not put the checkpoint off.
+            if Instant::now() >= next_checkpoint {
+                self.checkpoint();
+                next_checkpoint = Instant::now() + self.checkpoint_interval;
+            }
+            match self.jobs.recv_timeout(next_checkpoint.saturating_duration_since(Instant::now())) {
                 Ok(job) => {
                     if self.handle(job) {
                         return;
                     }
                 }
-                Err(RecvTimeoutError::Timeout) => {
-                    self.checkpoint();
-                    next_checkpoint = Instant::now() + self.checkpoint_interval;
-                }
+                Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
         }
@@ -64,14 +65,11 @@ impl Upkeep {
     /// Does one job. Returns whether it was told to stop.
     pub(super) fn handle(&mut self, job: Job) -> bool {
         match job {
-            Job::Seal(rolled) => {
-                self.unsealed.push_back(rolled);
-                self.seal_all();
-            }
+            Job::Seal(rolled) => self.seal_or_hold(rolled),
             Job::DeleteRecords(view, before, done) => done(self.delete_records(&view, before)),
             Job::RemoveDirs(dirs) => self.remove_dirs(&dirs),
             Job::Stop => {
-                self.seal_all();
+                self.seal_held();
                 return true;
             }
         }
@@ -80,27 +78,35 @@ impl Upkeep {
 
     /// The periodic work: seals what could not be sealed before, and moves the recovery points.
     pub(super) fn checkpoint(&mut self) {
-        self.seal_all();
+        self.seal_held();
         if let Err(error) = self.checkpointer.write(false) {
             tracing::warn!(%error, "cannot write the checkpoint");
         }
     }
 
-    /// Seals what can be sealed; the segments of one log in their order, so one that fails holds those after it.
-    fn seal_all(&mut self) {
-        let mut held: VecDeque<Rolled> = VecDeque::new();
+    /// Tries again what could not be sealed.
+    fn seal_held(&mut self) {
         for rolled in std::mem::take(&mut self.unsealed) {
-            if rolled.view.is_closed() {
-                continue;
-            }
-            if held.iter().any(|other| Arc::ptr_eq(&other.view, &rolled.view)) {
-                held.push_back(rolled);
-            } else if let Err(error) = seal(&*self.fs, &rolled) {
+            self.seal_or_hold(rolled);
+        }
+    }
+
+    /// Seals a segment, or keeps it for later; the segments of one log in their order, so one that fails holds those
+    /// after it.
+    fn seal_or_hold(&mut self, rolled: Rolled) {
+        if self.unsealed.iter().any(|other| Arc::ptr_eq(&other.view, &rolled.view)) {
+            self.unsealed.push_back(rolled);
+            return;
+        }
+        match rolled.view.while_open(|| seal(&*self.fs, &rolled)) {
+            None => {}
+            // The start of the log may have moved past it before.
+            Some(Ok(())) => self.drop_segments(&rolled.view),
+            Some(Err(error)) => {
                 tracing::warn!(path = %rolled.segment.log_path().display(), %error, "cannot seal a segment yet");
-                held.push_back(rolled);
+                self.unsealed.push_back(rolled);
             }
         }
-        self.unsealed = held;
     }
 
     fn delete_records(&mut self, view: &LogView, before: Offset) -> Result<Offset, LogError> {
@@ -115,34 +121,25 @@ impl Upkeep {
             return Ok(log_start_offset);
         }
         // On the disk first: what readers were told is gone does not come back.
-        self.checkpointer.write_with(false, Some((view.key, before))).map_err(|error| LogError::Io {
-            path: self.checkpointer.dir.join(super::checkpoint::FILE),
-            source: Arc::new(error),
-        })?;
-        view.set_log_start(before);
-        if let Err(error) = self.drop_segments(view) {
-            tracing::warn!(dir = %view.dir.display(), %error, "cannot remove deleted segments yet");
+        if let Err(error) = self.checkpointer.write_with(false, Some((view.key, before))) {
+            let path = self.checkpointer.dir.join(super::checkpoint::FILE);
+            let closed = view.is_closed();
+            return Err(if closed {
+                LogError::Closed
+            } else {
+                LogError::Io { path, source: Arc::new(error) }
+            });
         }
+        view.set_log_start(before);
+        self.drop_segments(view);
         Ok(before)
     }
 
-    /// Lets go of the segments below the start of the log.
-    fn drop_segments(&self, view: &LogView) -> io::Result<()> {
-        let start = view.log_start_offset();
-        let segments = view.segments();
-        let is_below = |seal: &&Seal| seal.next <= start;
-        let sealed: Vec<&Seal> = segments.iter().filter_map(|segment| segment.seal()).collect();
-        let below = sealed.iter().take_while(|seal| is_below(seal)).count();
-        if below == 0 {
-            return Ok(());
+    /// Lets go of the segments below the start of the log; the next time, if that fails.
+    fn drop_segments(&self, view: &LogView) {
+        if let Some(Err(error)) = view.while_open(|| drop_segments(&*self.fs, view)) {
+            tracing::warn!(dir = %view.dir.display(), %error, "cannot remove deleted segments yet");
         }
-        let first = segments.get(below).map_or(start, |segment| segment.base());
-        seals::replace(&*self.fs, &view.dir, first, sealed.get(below..).unwrap_or_default())?;
-        for segment in view.drop_segments_below(start) {
-            segment.close();
-            remove_segment(&*self.fs, &view.dir, segment.base());
-        }
-        Ok(())
     }
 
     fn remove_dirs(&self, dirs: &[PathBuf]) {
@@ -152,6 +149,24 @@ impl Upkeep {
             }
         }
     }
+}
+
+/// Takes the sealed segments below the start of the log out of the manifest, then removes their files.
+fn drop_segments(fs: &dyn Fs, view: &LogView) -> io::Result<()> {
+    let start = view.log_start_offset();
+    let segments = view.segments();
+    let sealed: Vec<&Seal> = segments.iter().filter_map(|segment| segment.seal()).collect();
+    let below = sealed.iter().take_while(|seal| seal.next <= start).count();
+    if below == 0 {
+        return Ok(());
+    }
+    let first = segments.get(below).map_or(start, |segment| segment.base());
+    seals::replace(fs, &view.dir, first, sealed.get(below..).unwrap_or_default())?;
+    for segment in view.drop_segments_below(start) {
+        segment.close();
+        remove_segment(fs, &view.dir, segment.base());
+    }
+    Ok(())
 }
 
 /// Brings a segment's indexes to the disk, and enters it in the manifest.
@@ -180,8 +195,7 @@ fn seal(fs: &dyn Fs, rolled: &Rolled) -> io::Result<()> {
     sealed.push(&seal);
     let first = segments.first().map_or(segment.base(), |first| first.base());
     seals::replace(fs, &view.dir, first, &sealed)?;
-    // In this order: sealing lets go of the maps, and the next ones have the whole index.
-    segment.index().write().forget_recent();
+    segment.forget_index(&unflushed);
     segment.set_sealed(seal);
     tracing::debug!(path = %segment.log_path().display(), bytes = len, "sealed a segment");
     Ok(())

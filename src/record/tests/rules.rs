@@ -279,7 +279,15 @@ fn relaxed_trusts_the_header_of_a_compressed_batch_and_strict_does_not() {
         let mut batch = build(codec, &two);
         forge::<{ at::LAST_OFFSET_DELTA }, _>(&mut batch, 2_i32.to_be_bytes());
         forge::<{ at::RECORD_COUNT }, _>(&mut batch, 3_i32.to_be_bytes());
-        assert!(validate(&batch, &ValidationRules { strict: false, ..lenient() }).is_ok());
+        let relaxed = ValidationRules { strict: false, ..lenient() };
+        assert!(validate(&batch, &relaxed).is_ok());
+        // But not beyond what could be unpacked at all: three records take at least 21 bytes.
+        let narrow = |max_decompressed_bytes| ValidationRules { max_decompressed_bytes, ..relaxed };
+        assert!(validate(&batch, &narrow(21)).is_ok());
+        assert_eq!(
+            validate(&batch, &narrow(20)).expect_err("refused"),
+            CorruptBatch::RecordCount { record_count: 3, last_offset_delta: 2 }.into()
+        );
         assert_eq!(refusal(&batch), CorruptBatch::Record { index: 2, fault: RecordFault::Truncated }.into());
     }
 }

@@ -1,11 +1,9 @@
 //! A disk that fails: what was acknowledged stays, what was not is taken back, and the log says what it can do.
 
-use std::io;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 
-use super::super::fs::{DirEntry, FsFile, LockOutcome, OpenHow};
-use super::super::mmap::Map;
+use super::super::fs::{DirEntry, LockOutcome, OpenHow};
 use super::*;
 
 /// The real file system, with switches.

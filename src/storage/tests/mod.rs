@@ -2,17 +2,22 @@
 
 mod append_and_read;
 mod faults;
+mod hook_fs;
+mod interleavings;
 mod recovery;
 mod sim_fs;
 mod simulation;
 
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 
 use bytes::BytesMut;
 
-use super::fs::{Fs, RealFs};
+use super::fs::{Fs, FsFile, RealFs};
+use super::mmap::Map;
 use super::*;
 use crate::clock::{Clock, ManualClock};
 use crate::config::StorageConfig;
@@ -21,6 +26,40 @@ use crate::types::{Offset, PartitionId, TopicId, TopicName};
 
 /// When the tests take place.
 pub(super) const NOW_MS: i64 = 1_700_000_000_000;
+
+/// A file whose first sync fails, and no other: as the kernel tells each descriptor of a failed write-back.
+#[derive(Debug, Default)]
+pub(super) struct FailsOnce(AtomicBool);
+
+impl FailsOnce {
+    fn fail_once(&self) -> io::Result<()> {
+        if self.0.swap(true, Ordering::Relaxed) { Ok(()) } else { Err(io::Error::other("write-back failed")) }
+    }
+}
+
+impl FsFile for FailsOnce {
+    fn len(&self) -> io::Result<u64> {
+        Ok(0)
+    }
+    fn read_exact_at(&self, _buf: &mut [u8], _position: u64) -> io::Result<()> {
+        Ok(())
+    }
+    fn write_all_at(&self, _bufs: &[&[u8]], _position: u64) -> io::Result<()> {
+        Ok(())
+    }
+    fn set_len(&self, _len: u64) -> io::Result<()> {
+        Ok(())
+    }
+    fn sync(&self) -> io::Result<()> {
+        self.fail_once()
+    }
+    fn sync_file_system(&self) -> io::Result<()> {
+        self.fail_once()
+    }
+    fn map(&self, _len: u64) -> io::Result<Arc<dyn Map>> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}
 
 /// A data directory under test.
 pub(super) struct Fixture {

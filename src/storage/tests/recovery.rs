@@ -43,6 +43,7 @@ fn after_a_crash_the_log_is_scanned_and_goes_on_under_a_new_epoch() {
 fn a_crash_leaves_only_what_came_after_the_checkpoint_to_scan() {
     let mut fixture = Fixture::new();
     fixture.config.checkpoint_interval_ms = 100;
+    fixture.config.tail_cache_bytes = 0;
     let open = fixture.create();
     open.fill(200, 1000);
     let checkpoint = fixture.dir.path().join("checkpoint");
@@ -51,7 +52,20 @@ fn a_crash_leaves_only_what_came_after_the_checkpoint_to_scan() {
     while std::fs::read(&checkpoint).unwrap() == before {
         std::thread::yield_now();
     }
+    let index_in_memory = || {
+        open.log
+            .view
+            .segments()
+            .iter()
+            .map(|segment| segment.index().read().offsets.recent().len())
+            .sum::<usize>()
+    };
+    while index_in_memory() > 0 {
+        std::thread::yield_now();
+    }
+    open.assert_numbered(1234, 2000);
     open.fill(1, 1000);
+    open.assert_numbered(1234, 2010);
     open.crash();
     let open = fixture.reopen();
     assert!(open.store.stats().recovered_bytes < 100_000, "of 2 MB");
@@ -217,6 +231,28 @@ fn rot_in_a_sealed_segment_is_told_by_offset_and_the_rest_is_served() {
 }
 
 #[test]
+fn rot_does_not_keep_good_batches_before_it_from_a_large_read() {
+    const BLOCK: usize = 1 << 20;
+    let mut fixture = Fixture::new();
+    fixture.config.tail_cache_bytes = 0;
+    fixture.spec.config.segment_bytes = 4 << 20;
+    let open = fixture.create();
+    open.fill(500, 1000);
+    open.close();
+    change(&fixture, FIRST, |bytes| bytes[2 * BLOCK + 500] ^= 0x40);
+    let open = fixture.reopen();
+    let (mut next, mut good_bytes) = (Offset::ZERO, 0);
+    let error = loop {
+        match open.log.read(next, 64 << 20) {
+            Ok(read) => (next, good_bytes) = (read.next_offset, good_bytes + read.size_bytes as usize),
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(error, ReadError::DataLoss { first, .. } if first == next), "{error}");
+    assert!(good_bytes > 2 * BLOCK - 20_000, "{good_bytes} bytes before the bad block were served");
+}
+
+#[test]
 fn a_damaged_checkpoint_is_replaced_by_the_one_before() {
     let fixture = Fixture::new();
     let open = fixture.create();
@@ -230,6 +266,37 @@ fn a_damaged_checkpoint_is_replaced_by_the_one_before() {
     assert!(!open.store.was_clean());
     assert!(open.store.leader_epoch().0 > 0);
     open.assert_numbered(0, 100);
+}
+
+#[test]
+fn a_lost_checkpoint_is_replaced_by_the_one_before() {
+    let fixture = Fixture::new();
+    let open = fixture.create();
+    open.fill(10, 100);
+    open.delete_records(15).unwrap();
+    open.delete_records(25).unwrap();
+    open.crash();
+    std::fs::remove_file(fixture.dir.path().join("checkpoint")).unwrap();
+    let open = fixture.reopen();
+    assert!(open.store.leader_epoch().0 > 0);
+    assert_eq!(open.log.log_start_offset(), Offset::clamped(15));
+}
+
+#[test]
+fn an_index_that_is_lost_after_an_orderly_end_is_made_anew() {
+    let mut fixture = Fixture::new();
+    fixture.config.index_interval_bytes = 1 << 10;
+    let open = fixture.create();
+    open.fill(100, 100);
+    open.close();
+    std::fs::remove_file(fixture.log_dir().join("00000000000000000000.index")).unwrap();
+    let open = fixture.reopen();
+    assert_eq!(
+        open.store.stats().recovered_logs,
+        1,
+        "else every read would begin at the start of the segment"
+    );
+    open.assert_numbered(500, 1000);
 }
 
 #[test]
@@ -269,4 +336,25 @@ fn many_logs_are_opened_together() {
     for (i, log) in store.open_logs(&specs).into_iter().enumerate() {
         assert_eq!(log.unwrap().durable_offset().get(), i as i64 + 1);
     }
+}
+
+#[test]
+fn a_time_index_that_is_wrong_does_not_hide_records() {
+    let mut fixture = Fixture::new();
+    fixture.config.index_interval_bytes = 1 << 10;
+    fixture.spec.config.segment_bytes = 20_000;
+    let open = fixture.create();
+    for i in 0..100 {
+        open.append(batch_at(NOW_MS + i * 100, i as u64 * 10, 10, 50)).unwrap();
+    }
+    open.close();
+    // Each entry claims that all up to the last record of the segment is older than it is.
+    change(&fixture, "00000000000000000000.timeindex", |bytes| {
+        for entry in bytes.chunks_exact_mut(12) {
+            entry[8..].copy_from_slice(&150u32.to_be_bytes());
+        }
+    });
+    let open = fixture.reopen();
+    let found = open.log.find_timestamp(NOW_MS + 1050, 1 << 20).unwrap().unwrap();
+    assert_eq!((found.offset.get(), found.timestamp_ms), (110, NOW_MS + 1100));
 }
