@@ -191,7 +191,7 @@ impl LogService for Broker {
                 let outcome = match action.unwrap_or(OnProduce::Append) {
                     OnProduce::Append => Outcome::Response(broker.append(partition, &batch)),
                     OnProduce::RefuseForNow => {
-                        Outcome::Error(refusal(Code::ResourceExhausted, "QUEUE_FULL", Some(1)))
+                        Outcome::Error(refusal(Code::ResourceExhausted, "STORAGE_FULL", Some(1)))
                     }
                     OnProduce::Refuse => {
                         Outcome::Error(refusal(Code::InvalidArgument, "INVALID_RECORD", None))
