@@ -89,6 +89,11 @@ impl Failure {
         Self::new(Code::ResourceExhausted, "STREAM_STALLED", message, Vec::new())
     }
 
+    /// Whether the request would fail again as it is: it makes no sense, or names what does not exist.
+    pub(super) fn blames_request(&self) -> bool {
+        matches!(self.0.code, Code::InvalidArgument | Code::NotFound)
+    }
+
     /// The broker ends.
     pub(super) fn shutting_down() -> Self {
         BrokerError::ShuttingDown.into()
