@@ -104,8 +104,8 @@ mod tests {
 
     #[test]
     fn timeouts_are_read_as_the_protocol_writes_them() {
-        assert_eq!(parse("2H"), Some(Duration::from_secs(7_200)));
-        assert_eq!(parse("3M"), Some(Duration::from_secs(180)));
+        assert_eq!(parse("2H"), Some(Duration::from_hours(2)));
+        assert_eq!(parse("3M"), Some(Duration::from_mins(3)));
         assert_eq!(parse("4S"), Some(Duration::from_secs(4)));
         assert_eq!(parse("500m"), Some(Duration::from_millis(500)));
         assert_eq!(parse("99999999u"), Some(Duration::from_micros(99_999_999)));

@@ -243,7 +243,7 @@ mod tests {
     /// What the socket takes of an answer that the client does not read yet.
     async fn fill(server: &mut Connection) -> usize {
         let mut sent = 0;
-        while let Poll::Ready(written) = futures_util::poll!(Box::pin(server.write(&[7; 64 << 10]))) {
+        while let Poll::Ready(written) = futures_util::poll!(Box::pin(server.write(&[7; DISCARD_BYTES]))) {
             sent += written.expect("sent");
         }
         sent
