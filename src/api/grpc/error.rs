@@ -64,6 +64,12 @@ impl Failure {
         )
     }
 
+    /// A request larger than the transport takes, in whose words: it alone knows how large.
+    pub(super) fn request_too_large(found: &str) -> Self {
+        let message = format!("the request is larger than the broker's grpc.max_message_bytes: {found}");
+        Self::new(Code::InvalidArgument, "MESSAGE_TOO_LARGE", message, Vec::new())
+    }
+
     /// Records that were stored and cannot be decoded.
     pub(super) fn undecodable(
         topic: &str,
