@@ -45,8 +45,6 @@ pub mod reason {
     pub const UNKNOWN_TOPIC: &str = "UNKNOWN_TOPIC";
     /// The topic has no such partition.
     pub const UNKNOWN_PARTITION: &str = "UNKNOWN_PARTITION";
-    /// The broker has no room for the request now.
-    pub const QUEUE_FULL: &str = "QUEUE_FULL";
     /// The broker's disk is full.
     pub const STORAGE_FULL: &str = "STORAGE_FULL";
     /// The broker is about to stop.
@@ -104,7 +102,6 @@ impl Error {
                 reason::UNREACHABLE
                     | reason::CONNECTION_LOST
                     | reason::TIMEOUT
-                    | reason::QUEUE_FULL
                     | reason::STORAGE_FULL
                     | reason::SHUTTING_DOWN
                     | reason::STREAM_STALLED
@@ -265,12 +262,12 @@ mod tests {
     #[test]
     fn a_status_with_error_info_keeps_all_its_facts() {
         let mut details = ErrorDetails::new();
-        details.set_error_info("QUEUE_FULL", DOMAIN, [("topic".to_owned(), "t".to_owned())]);
+        details.set_error_info("STORAGE_FULL", DOMAIN, [("topic".to_owned(), "t".to_owned())]);
         details.set_retry_info(Some(Duration::from_millis(250)));
         let status = Status::with_error_details(Code::ResourceExhausted, "full", details);
         let error = Error::from_status(&status, "http://x");
         assert_eq!(error.code(), Code::ResourceExhausted);
-        assert_eq!(error.reason(), "QUEUE_FULL");
+        assert_eq!(error.reason(), "STORAGE_FULL");
         assert_eq!(error.to_string(), "full");
         assert_eq!(error.metadata().get("topic").map(String::as_str), Some("t"));
         assert_eq!(error.retry_after(), Some(Duration::from_millis(250)));
@@ -279,7 +276,7 @@ mod tests {
 
     #[test]
     fn error_info_of_another_domain_is_not_taken_for_the_brokers() {
-        let details = ErrorDetails::with_error_info("QUEUE_FULL", "example.org", []);
+        let details = ErrorDetails::with_error_info("STORAGE_FULL", "example.org", []);
         let status = Status::with_error_details(Code::PermissionDenied, "no", details);
         let error = Error::from_status(&status, "http://x");
         assert_eq!(error.reason(), "");

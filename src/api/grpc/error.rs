@@ -64,6 +64,12 @@ impl Failure {
         )
     }
 
+    /// A request larger than the transport takes, in whose words: it alone knows how large.
+    pub(super) fn request_too_large(found: &str) -> Self {
+        let message = format!("the request is larger than the broker's grpc.max_message_bytes: {found}");
+        Self::new(Code::InvalidArgument, "MESSAGE_TOO_LARGE", message, Vec::new())
+    }
+
     /// Records that were stored and cannot be decoded.
     pub(super) fn undecodable(
         topic: &str,
@@ -87,6 +93,11 @@ impl Failure {
             timeout.as_millis()
         );
         Self::new(Code::ResourceExhausted, "STREAM_STALLED", message, Vec::new())
+    }
+
+    /// Whether the request would fail again as it is: it makes no sense, or names what does not exist.
+    pub(super) fn blames_request(&self) -> bool {
+        matches!(self.0.code, Code::InvalidArgument | Code::NotFound)
     }
 
     /// The broker ends.

@@ -4,6 +4,9 @@
 //! [`Outbox`](super::outbox) of a few messages. The next read, cold or not, thus runs while the one before is being
 //! sent, and a reader that is slow slows the reading. Partitions read to their end wait for their high watermarks;
 //! nothing polls.
+//!
+//! A partition that cannot be read, from the start or any more, leaves the stream with a message that says why; the
+//! last one leaves its failure to the stream's status instead.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
@@ -20,7 +23,7 @@ use super::error::Failure;
 use super::fetch::{self, DEFAULT_ANSWER_BYTES, MAX_PARTITIONS_PER_CALL};
 use super::outbox::{Messages, Outbox, outbox};
 use crate::broker::{BrokerError, Fetched, PartitionReader};
-use crate::proto::{FetchStreamRequest, FetchStreamResponse, FetchedRecord, PartitionData};
+use crate::proto::{FetchPartition, FetchStreamRequest, FetchStreamResponse, FetchedRecord, PartitionData};
 use crate::types::{Offset, TopicName};
 
 /// Messages read ahead of the transport.
@@ -29,7 +32,8 @@ const MESSAGES_AHEAD: usize = 2;
 /// Serves `FetchStream`: the stream that a task of its own fills from now on.
 ///
 /// # Errors
-/// A [`Failure`] if the request is not valid or any of its partitions cannot be read.
+/// A [`Failure`] if the request is not valid, names what does not exist, or none of its partitions can be read: the
+/// first one's.
 pub(super) async fn open(
     context: Arc<Context>,
     request: FetchStreamRequest,
@@ -44,15 +48,7 @@ pub(super) async fn open(
             return Err(Failure::invalid_request("partitions", twice));
         }
     }
-    let mut ready = VecDeque::with_capacity(request.partitions.len());
-    for (asked, start) in
-        request.partitions.iter().zip(fetch::resolve_all(&context, &request.partitions).await)
-    {
-        let (topic, start) = start?;
-        let reader = context.broker.reader(&topic, asked.partition)?;
-        let offset = start.offset;
-        ready.push_back(Source { topic, partition: asked.partition, reader, offset, told: None });
-    }
+    let (ready, unreadable) = sources(&context, &request.partitions).await?;
     let stall_timeout = Duration::from_millis(context.config.stall_timeout_ms);
     let (outbox, messages) = outbox(MESSAGES_AHEAD, stall_timeout);
     tokio::spawn(async move {
@@ -61,11 +57,41 @@ pub(super) async fn open(
             biased;
             () = context.shutdown.cancelled() => Failure::shutting_down(),
             () = outbox.closed() => return,
-            failure = feed.run(ready) => failure,
+            failure = feed.run(ready, unreadable) => failure,
         };
         outbox.end(ending);
     });
     Ok(messages)
+}
+
+/// The partitions that can be read, and messages about those that cannot.
+async fn sources(
+    context: &Context,
+    partitions: &[FetchPartition],
+) -> Result<(VecDeque<Source>, Vec<PartitionData>), Failure> {
+    let mut ready = VecDeque::with_capacity(partitions.len());
+    let mut failed = Vec::new();
+    for (asked, start) in partitions.iter().zip(fetch::resolve_all(context, partitions).await) {
+        let source = start.and_then(|(topic, start)| {
+            let reader = context.broker.reader(&topic, asked.partition)?;
+            Ok(Source { topic, partition: asked.partition, reader, offset: start.offset, told: None })
+        });
+        match source {
+            Ok(source) => ready.push_back(source),
+            Err(failure) if failure.blames_request() => return Err(failure),
+            Err(failure) => failed.push((asked, failure)),
+        }
+    }
+    if ready.is_empty()
+        && let Some((_, failure)) = failed.first()
+    {
+        return Err(failure.clone());
+    }
+    let unreadable = failed
+        .into_iter()
+        .map(|(asked, failure)| unreadable(asked.topic.clone(), asked.partition, failure))
+        .collect();
+    Ok((ready, unreadable))
 }
 
 /// One partition, and how far it has been read.
@@ -79,10 +105,25 @@ struct Source {
 }
 
 impl Source {
-    /// Returns itself once there is something to read.
-    async fn woken(mut self) -> Result<Self, BrokerError> {
-        self.reader.wait_beyond(self.offset).await?;
-        Ok(self)
+    /// Returns itself once there is something to read, or why there never will be.
+    async fn woken(mut self) -> (Self, Result<(), BrokerError>) {
+        let woken = self.reader.wait_beyond(self.offset).await;
+        (self, woken.map(|_| ()))
+    }
+}
+
+/// What a failure ends.
+enum Halt {
+    Partition(Failure),
+    Stream(Failure),
+}
+
+impl From<BrokerError> for Halt {
+    fn from(error: BrokerError) -> Self {
+        match error {
+            BrokerError::ShuttingDown => Self::Stream(error.into()),
+            _ => Self::Partition(error.into()),
+        }
     }
 }
 
@@ -94,40 +135,68 @@ struct Feed<'a> {
 }
 
 impl Feed<'_> {
-    /// Reads and follows until something fails, and returns that.
-    async fn run(&self, mut ready: VecDeque<Source>) -> Failure {
-        let mut waiting: FuturesUnordered<BoxFuture<'static, Result<Source, BrokerError>>> =
+    /// Reads and follows until the stream or its last partition fails, and returns that failure.
+    async fn run(&self, mut ready: VecDeque<Source>, unreadable: Vec<PartitionData>) -> Failure {
+        for data in unreadable {
+            if let Err(failure) = self.send(data).await {
+                return failure;
+            }
+        }
+        let mut waiting: FuturesUnordered<BoxFuture<'static, (Source, Result<(), BrokerError>)>> =
             FuturesUnordered::new();
         loop {
             // Those that have come alive meanwhile join the round at its end.
-            while let Some(Some(woken)) = waiting.next().now_or_never() {
+            while let Some(Some((source, woken))) = waiting.next().now_or_never() {
                 match woken {
-                    Ok(source) => ready.push_back(source),
-                    Err(error) => return error.into(),
+                    Ok(()) => ready.push_back(source),
+                    Err(error) => {
+                        let others = !(ready.is_empty() && waiting.is_empty());
+                        if let Err(failure) = self.leave(source, error.into(), others).await {
+                            return failure;
+                        }
+                    }
                 }
             }
-            let next = match ready.pop_front() {
-                Some(source) => Ok(source),
+            let (mut source, woken) = match ready.pop_front() {
+                Some(source) => (source, Ok(())),
                 None => match waiting.next().await {
                     Some(woken) => woken,
-                    // Every source is either ready or waiting, and there is at least one.
+                    // Every source is either ready or waiting, and the last one does not leave.
                     None => return Failure::internal(),
                 },
             };
-            let mut source = match next {
-                Ok(source) => source,
-                Err(error) => return error.into(),
+            let advanced = match woken {
+                Ok(()) => self.advance(&mut source).await,
+                Err(error) => Err(error.into()),
             };
-            match self.advance(&mut source).await {
+            match advanced {
                 Ok(true) => ready.push_back(source),
                 Ok(false) => waiting.push(Box::pin(source.woken())),
-                Err(failure) => return failure,
+                Err(halt) => {
+                    let others = !(ready.is_empty() && waiting.is_empty());
+                    if let Err(failure) = self.leave(source, halt, others).await {
+                        return failure;
+                    }
+                }
             }
         }
     }
 
+    /// Goes on without `source` if it is the only one to fail and there are `others`.
+    ///
+    /// # Errors
+    /// What ends the stream.
+    async fn leave(&self, source: Source, halt: Halt, others: bool) -> Result<(), Failure> {
+        match halt {
+            Halt::Partition(failure) if others => {
+                self.send(unreadable(source.topic.to_string(), source.partition, failure)).await
+            }
+            Halt::Partition(failure) | Halt::Stream(failure) => Err(failure),
+        }
+    }
+
     /// Reads once and sends what was there. Returns whether there may be more.
-    async fn advance(&self, source: &mut Source) -> Result<bool, Failure> {
+    async fn advance(&self, source: &mut Source) -> Result<bool, Halt> {
         let fetched = source.reader.read(source.offset, self.max_bytes).await?;
         let marks = (fetched.high_watermark, fetched.log_start_offset);
         let end = fetched.batches.next_offset;
@@ -135,7 +204,7 @@ impl Feed<'_> {
             return Ok(false);
         }
         match self.format {
-            Format::RecordBatches => self.send_batches(source, fetched).await?,
+            Format::RecordBatches => self.send_batches(source, fetched).await.map_err(Halt::Stream)?,
             Format::Records => self.send_records(source, fetched).await?,
         }
         source.told = Some(marks);
@@ -150,7 +219,7 @@ impl Feed<'_> {
     }
 
     /// One message, or several where the records are larger than they were compressed.
-    async fn send_records(&self, source: &mut Source, fetched: Fetched) -> Result<(), Failure> {
+    async fn send_records(&self, source: &mut Source, fetched: Fetched) -> Result<(), Halt> {
         let end = fetched.batches.next_offset;
         let budget = Budget {
             max_decompressed_bytes: self.context.broker.config().max_decompressed_bytes,
@@ -158,8 +227,11 @@ impl Feed<'_> {
         };
         loop {
             let decoded = decode::records(&fetched.batches, source.offset, budget)
-                .await?
-                .map_err(|lost| lost.in_partition(source.topic.as_str(), source.partition))?;
+                .await
+                .map_err(Halt::Stream)?
+                .map_err(|lost| {
+                    Halt::Partition(lost.in_partition(source.topic.as_str(), source.partition))
+                })?;
             let mut records = decoded.records.into_iter().peekable();
             loop {
                 let piece = take_weight(&mut records, self.max_bytes as usize);
@@ -169,7 +241,7 @@ impl Feed<'_> {
                 };
                 let mut data = envelope(source, &fetched);
                 data.records = piece;
-                self.send(data).await?;
+                self.send(data).await.map_err(Halt::Stream)?;
                 if records.peek().is_none() {
                     break;
                 }
@@ -183,6 +255,11 @@ impl Feed<'_> {
     async fn send(&self, data: PartitionData) -> Result<(), Failure> {
         self.outbox.send(FetchStreamResponse { data: Some(data) }).await
     }
+}
+
+/// A message about a partition that leaves the stream.
+fn unreadable(topic: String, partition: i32, failure: Failure) -> PartitionData {
+    PartitionData { topic, partition, error: Some(failure.into()), ..Default::default() }
 }
 
 /// A message about `source`, which has been read up to its offset.

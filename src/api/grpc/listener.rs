@@ -1,9 +1,11 @@
-//! Accepted connections: how many there may be, how long they may keep silent at first, and how they are cut at the end.
+//! Accepted connections: how many there may be, how long they may keep silent at first, and how they end: orderly, so that
+//! the last answers reach the client, or cut.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures_util::stream::{self, Stream};
@@ -18,6 +20,10 @@ use tonic::transport::server::{Connected, TcpConnectInfo};
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 /// HTTP/2's connection preface: until it is there, the protocol's own keepalive does not watch the connection.
 const PREFACE_BYTES: usize = 24;
+/// How long a closed connection is still listened to, for the client to take what is under way and close its side.
+const LINGER: Duration = Duration::from_secs(1);
+/// What is discarded at a time.
+const DISCARD_BYTES: usize = 16 << 10;
 
 /// What connections are held to.
 #[derive(Debug, Clone)]
@@ -68,6 +74,7 @@ async fn accept(
                     preface: Some((Box::pin(tokio::time::sleep(limits.preface_timeout)), PREFACE_BYTES)),
                     // A child each: a token's waiters share a lock.
                     cut: Box::pin(limits.cut.child_token().cancelled_owned()),
+                    linger: None,
                     _permit: permit,
                 };
             }
@@ -86,7 +93,32 @@ pub(super) struct Connection {
     /// While the preface is awaited: until when, and what is missing of it.
     preface: Option<(Pin<Box<Sleep>>, usize)>,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// Once the write side is shut down: until when the client has time to close its own.
+    linger: Option<Pin<Box<Sleep>>>,
     _permit: OwnedSemaphorePermit,
+}
+
+impl Connection {
+    /// Reads to the end of what the client sends, and discards it. Until [`LINGER`] is over, a cut comes, or reading
+    /// fails, whichever is first: all of it means that nothing is left to wait for.
+    fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.cut.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        if let Some(linger) = &mut self.linger
+            && linger.as_mut().poll(cx).is_ready()
+        {
+            return Poll::Ready(());
+        }
+        let mut space = [MaybeUninit::uninit(); DISCARD_BYTES];
+        loop {
+            let mut buf = ReadBuf::uninit(&mut space);
+            let read = ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buf));
+            if read.is_err() || buf.filled().is_empty() {
+                return Poll::Ready(());
+            }
+        }
+    }
 }
 
 impl AsyncRead for Connection {
@@ -121,8 +153,14 @@ impl AsyncWrite for Connection {
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
+    /// Ready once the socket may be closed. One that is closed with bytes unread is reset, which discards the answers
+    /// that the client has not received, and breaks its next write before it reads those that it has.
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        if self.linger.is_none() {
+            ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+            self.linger = Some(Box::pin(tokio::time::sleep(LINGER)));
+        }
+        self.poll_discard(cx).map(Ok)
     }
 
     fn poll_write_vectored(
@@ -200,5 +238,55 @@ mod tests {
         cut.cancel();
         let error = reading.await.expect("joined").expect_err("cut");
         assert_eq!(error.kind(), io::ErrorKind::ConnectionAborted);
+    }
+
+    /// What the socket takes of an answer that the client does not read yet.
+    async fn fill(server: &mut Connection) -> usize {
+        let mut sent = 0;
+        while let Poll::Ready(written) = futures_util::poll!(Box::pin(server.write(&[7; DISCARD_BYTES]))) {
+            sent += written.expect("sent");
+        }
+        sent
+    }
+
+    #[tokio::test]
+    async fn answers_under_way_outlive_requests_that_are_not_read() {
+        let (addr, _cut, mut accepted) = listening(1, Duration::from_mins(1)).await;
+        let mut client = TcpStream::connect(addr).await.expect("connected");
+        let mut server = accepted.next().await.expect("accepted").expect("a connection");
+        client.write_all(b"a request that comes too late").await.expect("sent");
+        server.stream.readable().await.expect("it is there");
+        let sent = fill(&mut server).await;
+        let mut closing = Box::pin(async move { server.shutdown().await });
+        let closed = futures_util::poll!(&mut closing).is_ready();
+        if closed {
+            drop(closing);
+            let mut seen = Vec::new();
+            let received = client.read_to_end(&mut seen).await;
+            panic!("closed at once; of {sent} bytes, {} were received: {received:?}", seen.len());
+        }
+        let client = tokio::spawn(async move {
+            let mut seen = Vec::new();
+            client.read_to_end(&mut seen).await.expect("all of the answer");
+            seen.len()
+        });
+        closing.await.expect("closed");
+        assert_eq!(client.await.expect("joined"), sent);
+    }
+
+    #[tokio::test]
+    async fn a_client_that_does_not_close_its_side_is_not_waited_for_forever() {
+        let (addr, cut, mut accepted) = listening(2, Duration::from_mins(1)).await;
+        let _clients = [TcpStream::connect(addr).await, TcpStream::connect(addr).await];
+        let begun = tokio::time::Instant::now();
+        let mut server = accepted.next().await.expect("accepted").expect("a connection");
+        server.shutdown().await.expect("closed");
+        assert!(begun.elapsed() >= LINGER, "it has had its time");
+
+        let mut server = accepted.next().await.expect("accepted").expect("a connection");
+        let begun = tokio::time::Instant::now();
+        cut.cancel();
+        server.shutdown().await.expect("closed");
+        assert!(begun.elapsed() < LINGER, "a cut ends it at once");
     }
 }

@@ -1,14 +1,13 @@
 //! The gRPC edge: package `sagwan.v1` with its three services, health and reflection, on one listener.
 //!
 //! A call comes in through a [`listener`] connection and, guarded against [`panics`] and held to its [`deadline`], reaches `log_service`,
-//! `admin_service` or `group_service`. `convert` checks what it says and turns it into the broker's words; `error` turns
+//! `admin_service` or `group_service`; one that cannot be read is refused as [`unreadable`]. `convert` checks what it says and turns it into the broker's words; `error` turns
 //! what the broker refuses into a status. `produce` and `produce_stream` own the way of a produce, `fetch` and
 //! `fetch_stream` (with `decode` and `outbox`) that of a fetch.
 //!
 //! # Limits
 //! All of them are set here or in [`GrpcConfig`], none is left to the transport's defaults:
-//! - An incoming message is refused on its declared length, before any memory is reserved for it, with OUT_OF_RANGE
-//!   (from the transport, so without ErrorInfo). One that is within the limit and never completed costs what has come
+//! - An incoming message is refused on its declared length, before any memory is reserved for it. One that is within the limit and never completed costs what has come
 //!   of it, as the rest of the reserved memory is never touched, for as long as its connection lives.
 //! - Connections, calls on each, header lists, frames and flow-control windows are bounded; a connection that has died
 //!   is found by keepalive pings, one that never speaks HTTP/2 is closed after the keepalive timeout.
@@ -28,6 +27,7 @@ mod outbox;
 mod panics;
 mod produce;
 mod produce_stream;
+mod unreadable;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,6 +48,7 @@ use self::group_service::GroupApi;
 use self::listener::{ConnectionLimits, connections};
 use self::log_service::LogApi;
 use self::panics::CatchPanic;
+use self::unreadable::TellUnreadable;
 use crate::broker::Broker;
 use crate::config::GrpcConfig;
 use crate::group::Groups;
@@ -121,7 +122,7 @@ impl GrpcServer {
             Arc::new(Context { broker, groups, config: config.clone(), shutdown: shutdown.clone() });
         let health = HealthReporter::new();
         set_all(&health, ServingStatus::Serving).await;
-        let services = Deadline(CatchPanic(routes(&context, &health)?.prepare()));
+        let services = Deadline(CatchPanic(TellUnreadable(routes(&context, &health)?.prepare())));
         let limits = ConnectionLimits {
             max_connections: config.max_connections,
             preface_timeout: Duration::from_millis(config.keepalive_timeout_ms),

@@ -16,6 +16,7 @@ use tonic::{Status, Streaming};
 
 use super::error::Failure;
 use super::produce::{self, Started};
+use super::unreadable;
 use crate::broker::Broker;
 use crate::proto::produce_stream_response::Outcome;
 use crate::proto::{ProduceResponse, ProduceStreamRequest, ProduceStreamResponse};
@@ -23,7 +24,7 @@ use crate::proto::{ProduceResponse, ProduceStreamRequest, ProduceStreamResponse}
 /// The answers to `requests`, of which at most `max_in_flight` are worked on at a time.
 ///
 /// Ends when the client has ended its side and all is answered; with SHUTTING_DOWN, after answering what was read,
-/// when `shutdown` comes; with the transport's own error if a message cannot be received.
+/// when `shutdown` comes; with what made a message unreadable, likewise.
 pub(super) fn answers(
     broker: Arc<Broker>,
     requests: Streaming<ProduceStreamRequest>,
@@ -75,7 +76,7 @@ impl Inbound {
             message = self.requests.message() => match message {
                 Ok(Some(request)) => Arrival::Request(request),
                 Ok(None) => Arrival::End(None),
-                Err(status) => Arrival::End(Some(status)),
+                Err(status) => Arrival::End(Some(unreadable::told(status))),
             },
         }
     }

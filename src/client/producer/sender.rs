@@ -65,7 +65,9 @@ pub(super) struct Sender {
 }
 
 struct Stream {
-    requests: mpsc::Sender<proto::ProduceStreamRequest>,
+    /// `None` once the broker takes no more. Its answers are still read to their end: without them, and the status that
+    /// comes last, the fate of what is under way would be unknown.
+    requests: Option<mpsc::Sender<proto::ProduceStreamRequest>>,
     answers: Streaming<proto::ProduceStreamResponse>,
 }
 
@@ -112,7 +114,7 @@ impl Sender {
         let opened = self.connection.log().produce_stream(ReceiverStream::new(queue)).await;
         match self.connection.answer(opened) {
             Ok(answers) => {
-                self.stream = Some(Stream { requests, answers });
+                self.stream = Some(Stream { requests: Some(requests), answers });
                 self.open_error = None;
             }
             Err(error) if error.is_retriable() => {
@@ -141,14 +143,13 @@ impl Sender {
 
     /// Hands over what is ready, as far as it may be under way.
     fn dispatch(&mut self, now: Instant) {
-        let Some(stream) = &self.stream else { return };
-        let mut broken = false;
-        while !broken {
+        while let Some(requests) = self.stream.as_ref().and_then(|stream| stream.requests.clone()) {
             let room = self.config.max_in_flight.saturating_sub(self.in_flight.len());
             let ready = self.shared.accumulator.lock().take_ready(room, now);
             if ready.is_empty() {
                 return;
             }
+            let mut ended = false;
             for mut batch in ready {
                 let record_batch = match batch.encode() {
                     Ok(record_batch) => record_batch,
@@ -166,16 +167,18 @@ impl Sender {
                         ..proto::ProduceRequest::default()
                     }),
                 };
-                broken = broken || stream.requests.try_send(request).is_err();
-                if broken {
+                ended = ended || requests.try_send(request).is_err();
+                if ended {
                     // It never left.
                     self.shared.accumulator.lock().requeue(batch, now);
                 } else {
                     self.in_flight.insert(batch.sequence, batch);
                 }
             }
+            if ended && let Some(stream) = &mut self.stream {
+                stream.requests = None;
+            }
         }
-        self.on_broken(&Error::lost(self.connection.url(), "the broker takes no more requests"));
     }
 
     fn on_answer(&mut self, answer: Result<Option<proto::ProduceStreamResponse>, Status>) {
@@ -275,7 +278,11 @@ impl Sender {
         let expiry = accumulator.next_expiry();
         let expiry_in_flight = self.oldest_in_flight().map(|created| created + self.config.delivery_timeout);
         let ready = match (&self.stream, self.reopen_at) {
-            (Some(_), _) if self.in_flight.len() >= self.config.max_in_flight => None,
+            (Some(stream), _)
+                if stream.requests.is_none() || self.in_flight.len() >= self.config.max_in_flight =>
+            {
+                None
+            }
             (None, Some(reopen_at)) => accumulator.next_ready().map(|at| at.max(reopen_at)),
             _ => accumulator.next_ready(),
         };

@@ -88,6 +88,32 @@ async fn a_refused_batch_is_sent_again_before_any_later_one_and_only_once() {
     assert_eq!(broker.values(0), numbers(0..20));
 }
 
+/// More answers come with the end of the stream than can be looked at before it is known that no request can follow.
+#[tokio::test]
+async fn the_last_answers_of_a_stream_count_though_it_takes_no_more_requests() {
+    const ANSWERED: usize = 1_000;
+    let (broker, url) = Broker::start(1);
+    broker.script_produce(std::iter::repeat_n(OnProduce::AcknowledgeLate, ANSWERED));
+    broker.script_produce([OnProduce::ShutDown]);
+    let config = ProducerConfig {
+        max_in_flight: ANSWERED + 1,
+        max_in_flight_per_partition: ANSWERED + 1,
+        ..one_by_one()
+    };
+    let producer = producer(&url, config).await;
+    let mut deliveries = Vec::new();
+    for number in 0..2 * ANSWERED {
+        deliveries.push(producer.send(record(&number.to_string())).await.expect("room"));
+    }
+    for delivery in deliveries {
+        delivery.await.expect("appended, and known to be");
+    }
+    let mut values = broker.values(0);
+    assert_eq!(values[..ANSWERED], numbers(0..ANSWERED));
+    values.sort_by_key(|value| value.parse::<usize>().expect("a number"));
+    assert_eq!(values, numbers(0..2 * ANSWERED), "all are there once");
+}
+
 #[tokio::test]
 async fn what_is_tried_again_can_be_asked_for_until_it_is_done() {
     let (broker, url) = Broker::start(1);

@@ -33,6 +33,8 @@ pub enum OnProduce {
     Break { append: bool },
     /// Never answered.
     Swallow,
+    /// Appended, and acknowledged when the broker ends.
+    AcknowledgeLate,
     /// Not begun; the stream ends since the broker does.
     ShutDown,
 }
@@ -190,6 +192,7 @@ impl LogService for Broker {
         let broker = self.clone();
         let (answers, stream) = mpsc::unbounded_channel();
         tokio::spawn(async move {
+            let mut late = Vec::new();
             while let Ok(Some(request)) = requests.message().await {
                 let produce = request.request.expect("a produce");
                 let (partition, batch) =
@@ -198,7 +201,7 @@ impl LogService for Broker {
                 let outcome = match action.unwrap_or(OnProduce::Append) {
                     OnProduce::Append => Outcome::Response(broker.append(partition, &batch)),
                     OnProduce::RefuseForNow => {
-                        Outcome::Error(refusal(Code::ResourceExhausted, "QUEUE_FULL", Some(1)))
+                        Outcome::Error(refusal(Code::ResourceExhausted, "STORAGE_FULL", Some(1)))
                     }
                     OnProduce::Refuse => {
                         Outcome::Error(refusal(Code::InvalidArgument, "INVALID_RECORD", None))
@@ -211,7 +214,15 @@ impl LogService for Broker {
                         return;
                     }
                     OnProduce::Swallow => continue,
+                    OnProduce::AcknowledgeLate => {
+                        let outcome = Some(Outcome::Response(broker.append(partition, &batch)));
+                        late.push(proto::ProduceStreamResponse { request_id: request.request_id, outcome });
+                        continue;
+                    }
                     OnProduce::ShutDown => {
+                        for answer in late {
+                            let _ = answers.send(Ok(answer));
+                        }
                         let _ = answers.send(Err(status(Code::Unavailable, "SHUTTING_DOWN", true)));
                         return;
                     }

@@ -6,8 +6,8 @@ use sagwan::proto::{
     ListOffsetsPartition, ListOffsetsRequest, ProduceRequest,
 };
 use sagwan::record::Codec;
-use tonic::Code;
 use tonic::codegen::http;
+use tonic::{Code, Status};
 
 use crate::harness::{
     TestBroker, assert_error, assert_failed, batch, encoded, fetch, from_anchor, from_offset, record,
@@ -199,10 +199,40 @@ async fn a_message_beyond_the_limit_is_refused_on_its_declared_length() {
         let prefix = [&[0][..], &declared.to_be_bytes()].concat();
         body.send_data(Bytes::from(prefix), !refused).expect("sent");
         let answer = soon(answer).await.expect("an answer");
-        let status = answer.headers().get("grpc-status").expect("a status").to_str().expect("ASCII");
+        let status = Status::from_header_map(answer.headers()).expect("a status");
         // One within the limit is read on, and this one ends too early.
-        let expected = if refused { Code::OutOfRange } else { Code::Internal };
-        assert_eq!(status, i32::from(expected).to_string(), "{declared}: {:?}", answer.headers());
+        let (reason, metadata) = if refused {
+            ("MESSAGE_TOO_LARGE", &[][..])
+        } else {
+            ("INVALID_REQUEST", &[("field", "message")][..])
+        };
+        assert_failed::<()>(Err(status), Code::InvalidArgument, reason, metadata);
+    }
+    driver.abort();
+}
+
+/// Not protobuf, in a single request and within a stream of them.
+#[tokio::test]
+async fn a_message_that_is_not_protobuf_is_an_invalid_request() {
+    let broker = TestBroker::start().await;
+    let stream = tokio::net::TcpStream::connect(broker.server.grpc_addr()).await.expect("connected");
+    let (client, connection) = h2::client::handshake(stream).await.expect("HTTP/2");
+    let driver = tokio::spawn(connection);
+    for method in ["Produce", "ProduceStream", "FetchStream"] {
+        let mut client = client.clone().ready().await.expect("ready");
+        let uri = format!("http://{}/sagwan.v1.LogService/{method}", broker.server.grpc_addr());
+        let request = http::Request::post(uri).header("content-type", "application/grpc").body(());
+        let (answer, mut body) = client.send_request(request.expect("a request"), false).expect("sent");
+        body.send_data(Bytes::from_static(&[0, 0, 0, 0, 3, 0xff, 0xff, 0xff]), true).expect("sent");
+        let (head, mut body) = soon(answer).await.expect("an answer").into_parts();
+        let status = if let Some(status) = Status::from_header_map(&head.headers) {
+            status
+        } else {
+            let trailers = soon(body.trailers()).await.expect("trailers").expect("trailers");
+            Status::from_header_map(&trailers).expect("a status")
+        };
+        let (code, metadata) = (Code::InvalidArgument, [("field", "message")]);
+        assert_failed::<()>(Err(status), code, "INVALID_REQUEST", &metadata);
     }
     driver.abort();
 }

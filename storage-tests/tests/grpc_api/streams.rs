@@ -233,6 +233,59 @@ async fn a_stream_ends_when_its_topic_is_deleted() {
 }
 
 #[tokio::test]
+async fn a_partition_that_cannot_be_read_leaves_the_stream_to_the_others() {
+    let broker = TestBroker::start().await;
+    broker.create("orders", 3).await;
+    broker.produce(records("orders", 1, &["a"])).await.expect("produced");
+    let partitions =
+        vec![from_offset("orders", 0, 7), from_offset("orders", 1, 0), from_offset("orders", 2, -1)];
+    let mut stream = follow(&broker, FetchStreamRequest { partitions, ..Default::default() }).await;
+    for (partition, offset) in [(0, "7"), (2, "-1")] {
+        let data = next(&mut stream).await.expect("a message");
+        assert_eq!((data.topic.as_str(), data.partition), ("orders", partition));
+        let metadata = [("offset", offset), ("high_watermark", "0")];
+        assert_error(data.error.as_ref(), Code::OutOfRange, "OFFSET_OUT_OF_RANGE", &metadata);
+    }
+    assert_eq!(values(&next(&mut stream).await.expect("data")), ["a"]);
+    broker.produce(records("orders", 1, &["b"])).await.expect("produced");
+    assert_eq!(values(&next(&mut stream).await.expect("it is followed")), ["b"]);
+}
+
+#[tokio::test]
+async fn a_partition_that_ends_under_way_is_told_and_the_last_one_ends_the_stream() {
+    let broker = TestBroker::start().await;
+    for topic in ["invoices", "orders"] {
+        broker.produce(records(topic, 0, &["a"])).await.expect("produced");
+    }
+    let partitions = vec![from_offset("invoices", 0, 0), from_offset("orders", 0, 0)];
+    let mut stream = follow(&broker, FetchStreamRequest { partitions, ..Default::default() }).await;
+    for _ in 0..2 {
+        assert_eq!(values(&next(&mut stream).await.expect("data")), ["a"]);
+    }
+    let delete = |name: &str| {
+        let (mut admin, request) = (broker.admin(), proto::DeleteTopicRequest { name: name.to_owned() });
+        async move { admin.delete_topic(request).await.expect("deleted") }
+    };
+    delete("invoices").await;
+    let data = next(&mut stream).await.expect("a message");
+    assert_eq!((data.topic.as_str(), data.partition), ("invoices", 0));
+    assert_error(data.error.as_ref(), Code::NotFound, "UNKNOWN_TOPIC", &[("topic", "invoices")]);
+    broker.produce(records("orders", 0, &["b"])).await.expect("produced");
+    assert_eq!(values(&next(&mut stream).await.expect("it is followed")), ["b"]);
+    delete("orders").await;
+    assert_failed(next(&mut stream).await, Code::NotFound, "UNKNOWN_TOPIC", &[("topic", "orders")]);
+}
+
+#[tokio::test]
+async fn a_partition_that_does_not_exist_refuses_the_stream() {
+    let broker = TestBroker::start().await;
+    broker.create("orders", 1).await;
+    let partitions = vec![from_offset("orders", 0, 0), from_offset("orders", 1, 0)];
+    let opened = broker.log().fetch_stream(FetchStreamRequest { partitions, ..Default::default() }).await;
+    assert_failed(opened, Code::NotFound, "UNKNOWN_PARTITION", &[("partition", "1"), ("partitions", "1")]);
+}
+
+#[tokio::test]
 async fn a_fetch_stream_ends_with_the_broker() {
     let broker = TestBroker::start().await;
     broker.produce(records("orders", 0, &["a"])).await.expect("produced");
