@@ -25,19 +25,23 @@ pub struct Finished {
 /// # Panics
 /// If it cannot be started, or has not ended after five minutes; it is then killed.
 pub fn run(command: &mut Command) -> Finished {
+    finish(command).unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn finish(command: &mut Command) -> Result<Finished, String> {
     let shown = format!("{command:?}");
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().unwrap_or_else(|error| panic!("cannot start {shown}: {error}"));
+    let mut child = command.spawn().map_err(|error| format!("cannot start {shown}: {error}"))?;
     let stdout = drain(child.stdout.take());
     let stderr = drain(child.stderr.take());
     let outputs = stdout.recv_timeout(LIMIT).and_then(|stdout| Ok((stdout, stderr.recv_timeout(LIMIT)?)));
     let Ok((stdout, stderr)) = outputs else {
         // Kill what never ends, or it outlives the test.
         let killed = child.kill().and_then(|()| child.wait());
-        panic!("{shown} did not end within {LIMIT:?} ({killed:?})");
+        return Err(format!("{shown} did not end within {LIMIT:?} ({killed:?})"));
     };
-    let status = child.wait().unwrap_or_else(|error| panic!("cannot wait for {shown}: {error}"));
-    Finished { status, stdout, stderr: String::from_utf8_lossy(&stderr).into_owned() }
+    let status = child.wait().map_err(|error| format!("cannot wait for {shown}: {error}"))?;
+    Ok(Finished { status, stdout, stderr: String::from_utf8_lossy(&stderr).into_owned() })
 }
 
 /// Runs a program that has to succeed, and returns its standard output.
@@ -45,15 +49,20 @@ pub fn run(command: &mut Command) -> Finished {
 /// # Panics
 /// As [`run`], and if it fails.
 pub fn succeed(command: &mut Command) -> Vec<u8> {
-    let finished = run(command);
-    assert!(
-        finished.status.success(),
-        "{command:?} ended with {}:\n{}{}",
-        finished.status,
-        String::from_utf8_lossy(&finished.stdout),
-        finished.stderr,
-    );
-    finished.stdout
+    attempt(command).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// Runs a program that may fail, and returns its standard output.
+///
+/// # Errors
+/// Why it could not be started, did not end in time, or failed, in words.
+pub fn attempt(command: &mut Command) -> Result<Vec<u8>, String> {
+    let finished = finish(command)?;
+    if finished.status.success() {
+        return Ok(finished.stdout);
+    }
+    let stdout = String::from_utf8_lossy(&finished.stdout);
+    Err(format!("{command:?} ended with {}:\n{stdout}{}", finished.status, finished.stderr))
 }
 
 /// Reads a pipe to its end on a thread of its own, so that neither pipe of a program can block the other.

@@ -6,6 +6,7 @@
 //! reader has once seen stays.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::AddAssign;
 
 use bytes::Bytes;
 
@@ -83,12 +84,25 @@ pub struct Settled {
     pub survived_unacknowledged: usize,
     /// Batches that were sent, not acknowledged, and are not there.
     pub absent: usize,
+    /// Batches that were acknowledged and are gone, where that is allowed.
+    pub lost: usize,
+}
+
+impl AddAssign for Settled {
+    fn add_assign(&mut self, other: Self) {
+        self.batches += other.batches;
+        self.survived_unacknowledged += other.survived_unacknowledged;
+        self.absent += other.absent;
+        self.lost += other.lost;
+    }
 }
 
 /// The ledger of one partition.
 #[derive(Debug, Default)]
 pub struct Ledger {
     batches: BTreeMap<BatchId, Batch>,
+    /// Where the log ended when it was judged last.
+    settled_end: i64,
 }
 
 #[derive(Debug)]
@@ -121,11 +135,26 @@ impl Ledger {
     /// # Errors
     /// The first [`Breach`].
     pub fn settle(&mut self, records: &[(i64, Bytes)]) -> Result<Settled, Breach> {
+        self.settle_below(i64::MAX, records)
+    }
+
+    /// As [`settle`](Self::settle), but of what was acknowledged since the last judgement some may be missing, from the
+    /// end: what a power cut may do to `durability = os`.
+    ///
+    /// # Errors
+    /// The first [`Breach`].
+    pub fn settle_prefix(&mut self, records: &[(i64, Bytes)]) -> Result<Settled, Breach> {
+        self.settle_below(self.settled_end.max(records.len() as i64), records)
+    }
+
+    /// Nothing that was acknowledged at an offset below `bound` may be missing.
+    fn settle_below(&mut self, bound: i64, records: &[(i64, Bytes)]) -> Result<Settled, Breach> {
         let found = self.locate(records)?;
         let mut settled = Settled { batches: found.len(), ..Settled::default() };
         for (&batch, known) in &self.batches {
             match (known.base_offset, found.get(&batch)) {
-                (Some(offset), None) => return Err(Breach::Lost { batch, offset }),
+                (Some(offset), None) if offset < bound => return Err(Breach::Lost { batch, offset }),
+                (Some(_), None) => settled.lost += 1,
                 (Some(acknowledged), Some(&found)) if acknowledged != found => {
                     return Err(Breach::Moved { batch, acknowledged, found });
                 }
@@ -138,6 +167,7 @@ impl Ledger {
         for (id, batch) in &mut self.batches {
             batch.base_offset = found.get(id).copied();
         }
+        self.settled_end = records.len() as i64;
         Ok(settled)
     }
 
@@ -202,13 +232,10 @@ mod tests {
 
     #[test]
     fn an_unacknowledged_batch_may_be_whole_or_absent() {
-        assert_eq!(
-            ledger().settle(&log("ab")),
-            Ok(Settled { batches: 1, survived_unacknowledged: 0, absent: 1 })
-        );
+        assert_eq!(ledger().settle(&log("ab")), Ok(Settled { batches: 1, absent: 1, ..Settled::default() }));
         assert_eq!(
             ledger().settle(&log("abcd")),
-            Ok(Settled { batches: 2, survived_unacknowledged: 1, absent: 0 })
+            Ok(Settled { batches: 2, survived_unacknowledged: 1, ..Settled::default() })
         );
     }
 
@@ -262,5 +289,18 @@ mod tests {
         let mut absent = ledger();
         absent.settle(&log("ab")).expect("the second may be absent");
         assert_eq!(absent.settle(&log("abcd")), Err(Breach::Unknown { offset: 2 }));
+    }
+
+    #[test]
+    fn a_prefix_may_lack_the_acknowledged_end_and_nothing_else() {
+        let mut ledger = ledger();
+        ledger.acknowledged(SECOND, 2);
+        assert_eq!(ledger.settle_prefix(&log("cd")), Err(Breach::Lost { batch: FIRST, offset: 0 }));
+        assert_eq!(
+            ledger.settle_prefix(&log("ab")),
+            Ok(Settled { batches: 1, lost: 1, ..Settled::default() })
+        );
+        // What was there at the last judgement stays.
+        assert_eq!(ledger.settle_prefix(&log("")), Err(Breach::Lost { batch: FIRST, offset: 0 }));
     }
 }
