@@ -68,7 +68,7 @@ impl PendingAppend {
     /// # Errors
     /// [`BrokerError::StorageFull`], [`BrokerError::Storage`], [`BrokerError::Fenced`];
     /// [`BrokerError::UnknownTopic`] or [`BrokerError::ShuttingDown`] if the log was closed before its turn
-    /// came. Nothing of the batch is then visible, now or later.
+    /// came. Nothing of the batch is then visible.
     pub async fn wait(self) -> Result<Produced, BrokerError> {
         match self.outcome.await {
             Ok(Ok(appended)) => Ok(Produced {

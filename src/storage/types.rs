@@ -66,7 +66,8 @@ pub struct Appended {
     pub log_start_offset: Offset,
 }
 
-/// Why an append failed. Nothing of it is visible, now or later.
+/// Why an append failed. Nothing of it is visible; only a power cut right after a write that failed can leave the batch on
+/// the disk after all, and then whole.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum AppendError {
     /// No room on the disk. It may work again later.
