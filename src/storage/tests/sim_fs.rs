@@ -20,13 +20,15 @@ const SECTOR_BYTES: usize = 512;
 /// What is dirty or clean as a whole.
 const PAGE_BYTES: usize = 4096;
 
-/// How the disk lies; for showing that the tests notice.
+/// What is not as it is said to be; for showing that the tests notice.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Lies {
     /// A sync of a file does nothing.
     pub(super) file_sync: bool,
     /// A sync of a directory does nothing.
     pub(super) dir_sync: bool,
+    /// The log acknowledges before it syncs. The log's lie, not the disk's: whoever sets up the log makes it true.
+    pub(super) early_ack: bool,
 }
 
 /// How often calls fail, in thousandths.

@@ -62,10 +62,13 @@ impl Simulation {
         config.index_interval_bytes = 1 << 10;
         config.tail_cache_bytes = if seed.is_multiple_of(3) { 0 } else { 8 << 10 };
         let durabilities = [Durability::Fsync, Durability::Os];
-        let spec = |(i, durability)| LogSpec {
-            partition: PartitionId::new(i).unwrap(),
-            config: LogConfig { durability, segment_bytes: 4_000, segment_ms: 10_000 },
-            ..fixture.spec.clone()
+        let spec = |(i, promised)| {
+            let durability = if lies.early_ack { Durability::Os } else { promised };
+            LogSpec {
+                partition: PartitionId::new(i).unwrap(),
+                config: LogConfig { durability, segment_bytes: 4_000, segment_ms: 10_000 },
+                ..fixture.spec.clone()
+            }
         };
         let specs: Vec<LogSpec> = (0..).zip(durabilities).map(spec).collect();
         let model = |durability| Model { durability, ..Model::default() };
@@ -392,13 +395,22 @@ fn the_same_seed_gives_the_same_run() {
     assert_ne!(simulate(2, Lies::default()).0, simulate(4, Lies::default()).0);
 }
 
-/// Whether the simulation finds fault with a disk that lies.
+/// Whether the simulation finds fault with what is not as it is said to be.
 fn is_caught(lies: Lies) -> bool {
     (0..50).any(|seed| std::panic::catch_unwind(|| simulate(seed, lies)).is_err())
 }
 
 #[test]
-fn a_disk_whose_syncs_do_nothing_is_caught() {
+fn a_disk_whose_file_sync_does_nothing_is_caught() {
     assert!(is_caught(Lies { file_sync: true, ..Lies::default() }));
+}
+
+#[test]
+fn a_disk_whose_directory_sync_does_nothing_is_caught() {
     assert!(is_caught(Lies { dir_sync: true, ..Lies::default() }));
+}
+
+#[test]
+fn an_acknowledgement_before_the_sync_is_caught() {
+    assert!(is_caught(Lies { early_ack: true, ..Lies::default() }));
 }
