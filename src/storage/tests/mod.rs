@@ -50,6 +50,9 @@ impl FsFile for FailsOnce {
     fn set_len(&self, _len: u64) -> io::Result<()> {
         Ok(())
     }
+    fn allocate(&self, _len: u64) -> io::Result<()> {
+        Ok(())
+    }
     fn sync(&self) -> io::Result<()> {
         self.fail_once()
     }
@@ -81,7 +84,7 @@ impl Fixture {
         Self {
             dir: tempfile::tempdir().unwrap(),
             clock: Arc::new(ManualClock::at(NOW_MS)),
-            config: StorageConfig::default(),
+            config: StorageConfig { reserve_bytes: 64 << 10, ..StorageConfig::default() },
             fs: Arc::new(RealFs),
             spec: LogSpec {
                 topic: TopicName::parse("orders").unwrap(),
@@ -92,6 +95,7 @@ impl Fixture {
                     segment_bytes: 1 << 30,
                     segment_ms: 7 * 86_400_000,
                 },
+                uses_reserve: false,
             },
         }
     }

@@ -476,6 +476,11 @@ impl FsFile for SimFile {
         })
     }
 
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        let held = self.len()?;
+        if held < len { self.write_all_at(&[&vec![0; (len - held) as usize]], held) } else { Ok(()) }
+    }
+
     fn sync(&self) -> io::Result<()> {
         let is_log = self.is_log;
         self.with(|state, file| {
