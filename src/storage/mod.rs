@@ -62,7 +62,7 @@ mod store;
 mod syncer;
 mod tail_cache;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod threads;
 mod types;
 mod upkeep;

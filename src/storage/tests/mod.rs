@@ -1,11 +1,12 @@
 //! The storage layer as its callers see it, on a real directory and on one that fails.
 
 mod append_and_read;
+mod every_step;
 mod faults;
 mod hook_fs;
 mod interleavings;
 mod recovery;
-mod sim_fs;
+pub(crate) mod sim_fs;
 mod simulation;
 
 use std::io;
