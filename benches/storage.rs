@@ -81,6 +81,7 @@ impl OneLog {
             partition: PartitionId::default(),
             topic_id: TopicId::random(),
             config: LogConfig { durability, segment_bytes: FILE_BYTES, segment_ms: u64::MAX },
+            uses_reserve: false,
         };
         let log = store.create_logs(&[spec]).expect("a new log").remove(0);
         Self { store, log, _directory: directory }

@@ -55,8 +55,8 @@ impl Topics {
         let live = open_topics(&store, &catalogue, &config)?;
         let gone = open_deleted(&store, &catalogue, &config);
         store.start()?;
-        for (id, logs) in gone {
-            if let Err(error) = store.delete_logs(&logs) {
+        for (id, logs, unopened) in gone {
+            if let Err(error) = store.delete_logs(&logs, &unopened) {
                 tracing::warn!(%id, %error, "the files of a deleted topic stay until the next start");
             } else if let Ok(next) = catalogue.apply(Command::FinishDeletion { id }) {
                 // The file hears of it with the next change; until then the next start would find nothing to
@@ -166,7 +166,14 @@ pub(super) fn log_specs(
 ) -> Vec<LogSpec> {
     PartitionId::all(end)
         .skip(first as usize)
-        .map(|partition| LogSpec { topic: name.clone(), partition, topic_id, config })
+        .map(|partition| LogSpec {
+            topic: name.clone(),
+            partition,
+            topic_id,
+            config,
+            // Offsets must be committed on a full disk too.
+            uses_reserve: name.is_internal(),
+        })
         .collect()
 }
 
@@ -217,26 +224,30 @@ fn open_topics(
     Ok(opened.collect())
 }
 
-/// What is left of the topics whose deletion began and did not end. A directory that cannot be opened is none
-/// of ours to delete: the store sets it aside.
+/// What is left of the topics whose deletion began and did not end: logs, and what could not be opened. If the name has been
+/// given again, the directories are the new topic's.
 fn open_deleted(
     store: &Store,
     catalogue: &Catalogue,
     config: &BrokerConfig,
-) -> Vec<(TopicId, Vec<LogHandle>)> {
+) -> Vec<(TopicId, Vec<LogHandle>, Vec<LogSpec>)> {
     let log_config = TopicConfig::defaults(config.max_message_bytes_limit).log_config();
     catalogue
         .deletions
         .iter()
         .map(|deletion| {
             let specs = log_specs(&deletion.name, deletion.id, log_config, 0, deletion.partitions);
-            // If the name has been given again, the directories are the new topic's.
-            let logs = if catalogue.topics.contains_key(&deletion.name) {
-                Vec::new()
-            } else {
-                store.open_logs(&specs).into_iter().flatten().collect()
-            };
-            (deletion.id, logs)
+            if catalogue.topics.contains_key(&deletion.name) {
+                return (deletion.id, Vec::new(), specs);
+            }
+            let (mut logs, mut unopened) = (Vec::new(), Vec::new());
+            for (log, spec) in store.open_logs(&specs).into_iter().zip(specs) {
+                match log {
+                    Ok(log) => logs.push(log),
+                    Err(_) => unopened.push(spec),
+                }
+            }
+            (deletion.id, logs, unopened)
         })
         .collect()
 }

@@ -29,6 +29,9 @@ pub struct StorageConfig {
     /// Segments open for reading at a time, in all; more are opened as others are let go. 16 to 1,000,000.
     /// Default: 4,096.
     pub open_segments: usize,
+    /// Room on the disk that is set aside for when there is no other: for deletions, committed offsets and the store's own
+    /// files. 0, none, to 64 GiB. Default: 16 MiB.
+    pub reserve_bytes: u64,
 }
 
 /// How a group of written files is made durable.
@@ -56,6 +59,7 @@ impl Default for StorageConfig {
             index_max_bytes: 10 << 20,
             recovery_threads: 4,
             open_segments: 4_096,
+            reserve_bytes: 16 << 20,
         }
     }
 }
@@ -70,6 +74,7 @@ impl StorageConfig {
         in_range("storage.index_interval_bytes", self.index_interval_bytes, 1 << 10..=1 << 20)?;
         in_range("storage.index_max_bytes", self.index_max_bytes, 4 << 10..=256 << 20)?;
         in_range("storage.recovery_threads", self.recovery_threads, 1..=64)?;
-        in_range("storage.open_segments", self.open_segments, 16..=1_000_000)
+        in_range("storage.open_segments", self.open_segments, 16..=1_000_000)?;
+        in_range("storage.reserve_bytes", self.reserve_bytes, 0..=64 << 30)
     }
 }

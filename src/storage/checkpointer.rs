@@ -13,6 +13,7 @@ use super::epochs;
 use super::fs::{Fs, FsFile};
 use super::index::Unflushed;
 use super::log_view::LogView;
+use super::room::Room;
 use super::segment::Segment;
 use super::small_file;
 use super::syncer::Syncer;
@@ -24,6 +25,7 @@ pub(super) type Registry = Mutex<BTreeMap<LogKey, Arc<LogView>>>;
 /// The one who writes the checkpoint.
 pub(super) struct Checkpointer {
     pub(super) fs: Arc<dyn Fs>,
+    pub(super) room: Arc<Room>,
     pub(super) dir: PathBuf,
     pub(super) logs: Arc<Registry>,
     pub(super) syncer: Arc<Mutex<Syncer>>,
@@ -76,6 +78,7 @@ impl Checkpointer {
         let checkpoint = Checkpoint { clean, leader_epoch: self.leader_epoch, logs: entries };
         checkpoint.replace(&*self.fs, &self.dir)?;
         *last = checkpoint.logs;
+        self.room.set_begun();
         Ok(())
     }
 

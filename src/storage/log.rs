@@ -13,7 +13,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 
 use super::checkpoint::{Boundary, Mark};
-use super::fs::{FsFile, OpenHow};
+use super::fs::{Fs, FsFile, OpenHow, is_no_room};
 use super::index::SegmentIndex;
 use super::log_file::LogFile;
 use super::log_view::LogView;
@@ -43,6 +43,8 @@ pub(super) struct Log {
     view: Arc<LogView>,
     env: Arc<LogEnv>,
     config: LogConfig,
+    /// What it appends through; it may turn an append down to keep room for others.
+    fs: Arc<dyn Fs>,
     /// The one that is appended to.
     segment: Arc<Segment>,
     /// Its log file, once it is needed; never closed while it has unsynced bytes.
@@ -96,6 +98,8 @@ pub(super) struct Rolled {
 
 /// The place from which a log goes on.
 pub(super) struct LogStart {
+    /// What it appends through.
+    pub(super) fs: Arc<dyn Fs>,
     pub(super) segment: Arc<Segment>,
     pub(super) mark: Mark,
 }
@@ -107,6 +111,7 @@ impl Log {
             view,
             env,
             config,
+            fs: start.fs,
             segment: start.segment,
             file: None,
             position: start.mark.position,
@@ -254,13 +259,14 @@ impl Log {
     }
 
     /// The group could not be written: the file is cut back to where it was, so that nothing of it can be taken for
-    /// part of a later one.
+    /// part of a later one. On the disk too: a producer that hears of the failure may send the batches again, and they
+    /// must not be there twice after a power cut.
     fn take_back(&mut self, error: &io::Error) {
         let gathered = std::mem::take(&mut self.gathered);
         self.gathered_bytes = 0;
         self.next_offset = self.view.log_end_offset();
         if let Some(file) = &self.file
-            && let Err(cut) = file.set_len(self.position)
+            && let Err(cut) = cut_back(&**file, self.position)
         {
             self.view.fail(&format!("a failed write could not be undone: {cut} (the write: {error})"));
         }
@@ -366,13 +372,22 @@ impl Log {
     }
 
     fn open(&self, segment: &Segment) -> io::Result<Arc<dyn FsFile>> {
-        let file = self.view.fs.open(&segment.log_path(), OpenHow::Write)?;
+        let file = self.fs.open(&segment.log_path(), OpenHow::Write)?;
         Ok(Arc::new(LogFile::new(file)))
     }
 
     fn write_error(&self, error: &io::Error) -> AppendError {
         append_error(self.segment.log_path(), error)
     }
+}
+
+/// Cuts a file durably to `len`, if it is longer: most of what finds no room has not written anything.
+fn cut_back(file: &dyn FsFile, len: u64) -> io::Result<()> {
+    if file.len()? == len {
+        return Ok(());
+    }
+    file.set_len(len)?;
+    file.sync()
 }
 
 /// The batch as readers will share it, without much memory that it does not use.
@@ -385,11 +400,7 @@ fn into_bytes(batch: BytesMut) -> Bytes {
 }
 
 fn append_error(path: PathBuf, error: &io::Error) -> AppendError {
-    let no_space = matches!(
-        error.kind(),
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
-    );
-    if no_space {
+    if is_no_room(error) {
         AppendError::NoSpace { path }
     } else {
         AppendError::Write { path, source: Arc::new(io::Error::new(error.kind(), error.to_string())) }

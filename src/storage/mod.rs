@@ -22,6 +22,7 @@
 //! meta.toml                       format version, cluster id, broker id                  data_dir
 //! checkpoint, checkpoint.old      recovery point and start of each log, the clean mark   checkpoint
 //! durable                         a lower bound of each log's durable offset             durable
+//! reserve                         room for when the disk is full                         room
 //! <topic>-<partition>/
 //!   topic-id                      whose directory it is                                  identity
 //!   <base offset>.log             batches                                                segment
@@ -45,11 +46,13 @@ mod handle;
 mod identity;
 mod index;
 mod log;
+mod log_dirs;
 mod log_file;
 mod log_view;
 pub mod mmap;
 mod open_segments;
 mod recovery;
+mod room;
 mod scan;
 mod seals;
 mod segment;
@@ -59,7 +62,7 @@ mod store;
 mod syncer;
 mod tail_cache;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod threads;
 mod types;
 mod upkeep;

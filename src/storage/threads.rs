@@ -7,6 +7,7 @@
 //! While the syncer waits for the disk, the writers write the next group.
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::{Duration, Instant};
@@ -165,14 +166,36 @@ pub(super) struct Writer {
 impl Writer {
     /// Runs until it is stopped or everybody who could ask it for something is gone.
     pub(super) fn run(mut self) {
-        while let Ok(command) = self.commands.recv() {
-            if self.round(command) {
-                break;
-            }
+        if std::panic::catch_unwind(AssertUnwindSafe(|| self.run_until_stopped())).is_err() {
+            tracing::error!("a writing thread has panicked; its partitions take no more writes");
+            self.die();
         }
         // What still waits to be read here is refused when the channel goes.
         while let Ok(command) = self.commands.try_recv() {
-            refuse(command);
+            refuse(command, None);
+        }
+    }
+
+    fn run_until_stopped(&mut self) {
+        while let Ok(command) = self.commands.recv() {
+            if self.round(command) {
+                return;
+            }
+        }
+    }
+
+    /// What it was about to do is in an unknown state. No log of its own takes writes any more, nor any that it is still
+    /// to be given; what has been handed to the syncing thread is not acknowledged either.
+    fn die(&mut self) {
+        for (_, log) in self.logs.drain() {
+            log.view().fail(WRITER_DIED);
+        }
+        while let Ok(command) = self.commands.recv() {
+            match command {
+                Command::Stop => return,
+                Command::Open(_, log) => log.view().fail(WRITER_DIED),
+                command => refuse(command, Some(WRITER_DIED.into())),
+            }
         }
     }
 
@@ -303,11 +326,18 @@ fn log_error(error: AppendError) -> LogError {
     }
 }
 
-/// Answers a command that nobody will carry out.
-pub(super) fn refuse(command: Command) {
+/// Why a log takes no more writes whose writer has panicked.
+pub(super) const WRITER_DIED: &str = "the thread that writes it has panicked";
+
+/// Answers a command that nobody will carry out: its log takes no writes, for this reason, or is closed.
+pub(super) fn refuse(command: Command, sealed: Option<Arc<str>>) {
     match command {
-        Command::Append(_, append) => (append.done)(Err(AppendError::Closed)),
-        Command::Configure(_, _, done) => done(Err(LogError::Closed)),
+        Command::Append(_, append) => {
+            (append.done)(Err(sealed.map_or(AppendError::Closed, |reason| AppendError::Sealed { reason })));
+        }
+        Command::Configure(_, _, done) => {
+            done(Err(sealed.map_or(LogError::Closed, |reason| LogError::Sealed { reason })));
+        }
         Command::Open(..) | Command::Close(..) | Command::Stop => {}
     }
 }
@@ -329,7 +359,7 @@ impl SyncThread {
     /// Runs until the queue is stopped and everything in it is done.
     pub(super) fn run(self) {
         let queue = Arc::clone(&self.queue);
-        if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.run_until_stopped())).is_err() {
+        if std::panic::catch_unwind(AssertUnwindSafe(|| self.run_until_stopped())).is_err() {
             tracing::error!("the syncing thread has panicked; all partitions stop taking writes");
             queue.die();
         }

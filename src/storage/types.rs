@@ -40,6 +40,8 @@ pub struct LogSpec {
     pub topic_id: TopicId,
     /// Its settings.
     pub config: LogConfig,
+    /// Whether its appends may take from the room set aside for a full disk.
+    pub uses_reserve: bool,
 }
 
 /// One batch to append: valid, complete and encoded. Its base offset and leader epoch are overwritten.
@@ -66,8 +68,8 @@ pub struct Appended {
     pub log_start_offset: Offset,
 }
 
-/// Why an append failed. Nothing of it is visible; only a power cut right after a write that failed can leave the batch on
-/// the disk after all, and then whole.
+/// Why an append failed. Nothing of it is visible, nor will be, but for `Sealed`: what was written before the log stopped
+/// taking writes may be there after the next start, each batch whole or not at all.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum AppendError {
     /// No room on the disk. It may work again later.

@@ -13,6 +13,7 @@ use super::fs::Fs;
 use super::log::Rolled;
 use super::log_view::LogView;
 use super::recovery::remove_segment;
+use super::room::Room;
 use super::scan::{ScanEnd, scan};
 use super::seals::{self, BlockCrcs, Seal};
 use super::types::{Done, LogError};
@@ -30,10 +31,14 @@ pub(super) enum Job {
     Stop,
 }
 
+/// How often to look whether a full disk has room again.
+const LOOK_FOR_ROOM_INTERVAL: Duration = Duration::from_secs(1);
+
 /// The thread's state.
 pub(super) struct Upkeep {
     pub(super) fs: Arc<dyn Fs>,
     pub(super) jobs: Receiver<Job>,
+    pub(super) room: Arc<Room>,
     pub(super) checkpointer: Arc<Checkpointer>,
     pub(super) checkpoint_interval: Duration,
     /// Rolled, and not in the manifest yet.
@@ -44,13 +49,19 @@ impl Upkeep {
     /// Runs until it is stopped or nobody can ask it for anything.
     pub(super) fn run(mut self) {
         let mut next_checkpoint = Instant::now() + self.checkpoint_interval;
+        let mut next_look = Instant::now() + LOOK_FOR_ROOM_INTERVAL;
         loop {
             // Looked at before each job: a steady stream of them must not put the checkpoint off.
             if Instant::now() >= next_checkpoint {
                 self.checkpoint();
                 next_checkpoint = Instant::now() + self.checkpoint_interval;
             }
-            match self.jobs.recv_timeout(next_checkpoint.saturating_duration_since(Instant::now())) {
+            if Instant::now() >= next_look {
+                self.look_for_room();
+                next_look = Instant::now() + LOOK_FOR_ROOM_INTERVAL;
+            }
+            let next = next_checkpoint.min(next_look);
+            match self.jobs.recv_timeout(next.saturating_duration_since(Instant::now())) {
                 Ok(job) => {
                     if self.handle(job) {
                         return;
@@ -67,7 +78,10 @@ impl Upkeep {
         match job {
             Job::Seal(rolled) => self.seal_or_hold(rolled),
             Job::DeleteRecords(view, before, done) => done(self.delete_records(&view, before)),
-            Job::RemoveDirs(dirs) => self.remove_dirs(&dirs),
+            Job::RemoveDirs(dirs) => {
+                self.remove_dirs(&dirs);
+                self.look_for_room();
+            }
             Job::Stop => {
                 self.seal_held();
                 return true;
@@ -81,6 +95,16 @@ impl Upkeep {
         self.seal_held();
         if let Err(error) = self.checkpointer.write(false) {
             tracing::warn!(%error, "cannot write the checkpoint");
+        }
+    }
+
+    /// Catches up on what a full disk has prevented, once there is room.
+    pub(super) fn look_for_room(&mut self) {
+        if self.room.is_broken() {
+            self.room.restore();
+        }
+        if !self.room.has_begun() {
+            self.checkpoint();
         }
     }
 

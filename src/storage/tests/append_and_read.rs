@@ -213,7 +213,7 @@ fn a_deleted_log_is_closed_and_its_directory_goes() {
     let fixture = Fixture::new();
     let open = fixture.create();
     open.fill(10, 100);
-    open.store.delete_logs(std::slice::from_ref(&open.log)).unwrap();
+    open.store.delete_logs(std::slice::from_ref(&open.log), &[]).unwrap();
     assert!(!fixture.log_dir().exists());
     assert!(matches!(open.append(batch(0, 1, 1)), Err(AppendError::Closed)));
     assert!(matches!(open.log.read(Offset::ZERO, 1), Err(ReadError::Closed)));

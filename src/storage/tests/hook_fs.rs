@@ -1,4 +1,5 @@
-//! The real file system, with a hook before each step: it can fail the step, or hold it while something else happens.
+//! The real file system, with a hook before each step: it can fail the step, or hold it while something else happens. And
+//! with as little room for log files as a test likes.
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
@@ -6,31 +7,77 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
 use super::super::fs::{DirEntry, Fs, FsFile, LockOutcome, OpenHow, RealFs};
 use super::super::mmap::Map;
+use super::Fixture;
 
 /// A step, always with the path it is about; of a rename, the new one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Step {
     Open,
+    /// An open that makes a new file; it comes after [`Step::Open`].
+    Create,
+    CreateDir,
+    Write,
+    /// A change of the length.
+    Cut,
     Rename,
+    Remove,
     Sync,
     SyncDir,
 }
 
 type Hook = dyn Fn(Step, &Path) -> io::Result<()> + Send + Sync;
 
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(super) struct HookFs {
     hook: Arc<Mutex<Option<Arc<Hook>>>>,
+    /// So much more can be written to log files.
+    log_room_bytes: Arc<AtomicU64>,
     /// Files that are open, by the ends of their names, and the most there were at a time.
     open: Arc<Mutex<HashMap<OsString, (usize, usize)>>>,
 }
 
+impl Default for HookFs {
+    fn default() -> Self {
+        let log_room_bytes = Arc::new(AtomicU64::new(u64::MAX));
+        Self { hook: Arc::default(), log_room_bytes, open: Arc::default() }
+    }
+}
+
+/// A directory under test, on one of them.
+pub(super) fn hooked() -> (Fixture, HookFs) {
+    let fs = HookFs::default();
+    let mut fixture = Fixture::new();
+    fixture.fs = Arc::new(fs.clone());
+    (fixture, fs)
+}
+
+fn is_log(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "log")
+}
+
 impl HookFs {
+    /// From now on log files can be written so much more; a write is cut short where the room ends. `None`: any.
+    pub(super) fn set_log_room(&self, bytes: Option<u64>) {
+        self.log_room_bytes.store(bytes.unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// From now on this step fails for log files, in place of the hook before.
+    pub(super) fn fail_log(&self, failing: Step, kind: io::ErrorKind) {
+        self.hook(move |step, path| if step == failing && is_log(path) { Err(kind.into()) } else { Ok(()) });
+    }
+
+    /// Nothing fails any more.
+    pub(super) fn heal(&self) {
+        *self.hook.lock() = None;
+        self.set_log_room(None);
+    }
+
     /// From now on; in place of the one before.
     pub(super) fn hook(&self, hook: impl Fn(Step, &Path) -> io::Result<()> + Send + Sync + 'static) {
         *self.hook.lock() = Some(Arc::new(hook));
@@ -84,10 +131,14 @@ impl Drop for HookFile {
 impl Fs for HookFs {
     fn open(&self, path: &Path, how: OpenHow) -> io::Result<Arc<dyn FsFile>> {
         self.step(Step::Open, path)?;
+        if how != OpenHow::Read && !path.exists() {
+            self.step(Step::Create, path)?;
+        }
         let file = RealFs.open(path, how)?;
         Ok(Arc::new(HookFile::new(file, path, self.clone())))
     }
     fn create_dir(&self, path: &Path) -> io::Result<()> {
+        self.step(Step::CreateDir, path)?;
         RealFs.create_dir(path)
     }
     fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
@@ -101,9 +152,11 @@ impl Fs for HookFs {
         RealFs.rename(from, to)
     }
     fn remove_file(&self, path: &Path) -> io::Result<()> {
+        self.step(Step::Remove, path)?;
         RealFs.remove_file(path)
     }
     fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        self.step(Step::Remove, path)?;
         RealFs.remove_dir(path)
     }
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
@@ -126,10 +179,27 @@ impl FsFile for HookFile {
         self.file.read_exact_at(buf, position)
     }
     fn write_all_at(&self, bufs: &[&[u8]], position: u64) -> io::Result<()> {
-        self.file.write_all_at(bufs, position)
+        self.fs.step(Step::Write, &self.path)?;
+        if !is_log(&self.path) {
+            return self.file.write_all_at(bufs, position);
+        }
+        let bytes = bufs.concat();
+        let room = self.fs.log_room_bytes.load(Ordering::Relaxed);
+        let fits = room.min(bytes.len() as u64);
+        self.file.write_all_at(&[&bytes[..fits as usize]], position)?;
+        if fits < bytes.len() as u64 {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        self.fs.log_room_bytes.fetch_sub(fits, Ordering::Relaxed);
+        Ok(())
     }
     fn set_len(&self, len: u64) -> io::Result<()> {
+        self.fs.step(Step::Cut, &self.path)?;
         self.file.set_len(len)
+    }
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        self.fs.step(Step::Write, &self.path)?;
+        self.file.allocate(len)
     }
     fn sync(&self) -> io::Result<()> {
         self.fs.step(Step::Sync, &self.path)?;

@@ -1,11 +1,12 @@
 //! The storage layer as its callers see it, on a real directory and on one that fails.
 
 mod append_and_read;
+mod every_step;
 mod faults;
 mod hook_fs;
 mod interleavings;
 mod recovery;
-mod sim_fs;
+pub(crate) mod sim_fs;
 mod simulation;
 
 use std::io;
@@ -50,6 +51,9 @@ impl FsFile for FailsOnce {
     fn set_len(&self, _len: u64) -> io::Result<()> {
         Ok(())
     }
+    fn allocate(&self, _len: u64) -> io::Result<()> {
+        Ok(())
+    }
     fn sync(&self) -> io::Result<()> {
         self.fail_once()
     }
@@ -81,7 +85,7 @@ impl Fixture {
         Self {
             dir: tempfile::tempdir().unwrap(),
             clock: Arc::new(ManualClock::at(NOW_MS)),
-            config: StorageConfig::default(),
+            config: StorageConfig { reserve_bytes: 64 << 10, ..StorageConfig::default() },
             fs: Arc::new(RealFs),
             spec: LogSpec {
                 topic: TopicName::parse("orders").unwrap(),
@@ -92,6 +96,7 @@ impl Fixture {
                     segment_bytes: 1 << 30,
                     segment_ms: 7 * 86_400_000,
                 },
+                uses_reserve: false,
             },
         }
     }

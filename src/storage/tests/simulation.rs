@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use super::super::crew::Crew;
 use super::super::upkeep::Upkeep;
-use super::sim_fs::{Disk, Faults, Lies, SimFs};
+use super::sim_fs::{Disk, Faults, Lies};
 use super::*;
 use crate::config::SyncMethod;
 
@@ -17,11 +17,11 @@ use crate::config::SyncMethod;
 const STEPS: u32 = 120;
 
 /// What became of an append, as its caller heard it.
-type Outcomes = Arc<Mutex<Vec<(u64, Result<Offset, AppendError>)>>>;
+pub(super) type Outcomes = Arc<Mutex<Vec<(u64, Result<Offset, AppendError>)>>>;
 
 /// One log as it ought to be.
 #[derive(Default)]
-struct Model {
+pub(super) struct Model {
     durability: Durability,
     /// By number: how many records a batch has.
     sent: BTreeMap<u64, u32>,
@@ -35,31 +35,39 @@ struct Model {
 }
 
 /// A running store.
-struct Up {
-    store: Store,
-    crew: Crew,
+pub(super) struct Up {
+    pub(super) store: Store,
+    pub(super) crew: Crew,
     upkeep: Option<Upkeep>,
-    logs: Vec<LogHandle>,
+    pub(super) logs: Vec<LogHandle>,
 }
 
-struct Simulation {
-    disk: Disk,
+pub(super) struct Simulation {
+    pub(super) disk: Disk,
     clock: Arc<ManualClock>,
-    config: StorageConfig,
-    specs: Vec<LogSpec>,
-    models: Vec<Model>,
-    outcomes: Vec<Outcomes>,
+    pub(super) config: StorageConfig,
+    pub(super) specs: Vec<LogSpec>,
+    pub(super) models: Vec<Model>,
+    pub(super) outcomes: Vec<Outcomes>,
     next_number: u64,
-    up: Option<Up>,
+    pub(super) up: Option<Up>,
     power_cuts: u64,
 }
 
 impl Simulation {
     fn new(seed: u64, lies: Lies) -> Self {
+        let mut simulation = Self::off(seed, lies);
+        simulation.first_boot().unwrap();
+        simulation
+    }
+
+    /// A machine that has never run.
+    pub(super) fn off(seed: u64, lies: Lies) -> Self {
         let fixture = Fixture::new();
         let mut config = StorageConfig { recovery_threads: 1, writer_threads: 1, ..fixture.config.clone() };
         config.sync_method = if seed.is_multiple_of(2) { SyncMethod::Syncfs } else { SyncMethod::Fdatasync };
         config.index_interval_bytes = 1 << 10;
+        config.reserve_bytes = if seed.is_multiple_of(5) { 0 } else { 2_000 };
         config.tail_cache_bytes = if seed.is_multiple_of(3) { 0 } else { 8 << 10 };
         let durabilities = [Durability::Fsync, Durability::Os];
         let spec = |(i, promised)| {
@@ -71,36 +79,40 @@ impl Simulation {
             }
         };
         let specs: Vec<LogSpec> = (0..).zip(durabilities).map(spec).collect();
-        let model = |durability| Model { durability, ..Model::default() };
-        let mut simulation = Self {
+        Self {
             disk: Disk::new(seed, lies),
             clock: Arc::new(ManualClock::at(NOW_MS)),
             config,
-            models: durabilities.into_iter().map(model).collect(),
+            models: durabilities.into_iter().map(Model::new).collect(),
             outcomes: specs.iter().map(|_| Outcomes::default()).collect(),
             specs,
             next_number: 1,
             up: None,
             power_cuts: 0,
-        };
-        let fs = simulation.disk.boot();
-        let (store, crew) = simulation.assemble(fs);
-        let upkeep = store.prepare().unwrap();
-        let logs = store.create_logs(&simulation.specs).unwrap();
-        simulation.up = Some(Up { store, crew, upkeep, logs });
-        simulation
+        }
     }
 
-    fn assemble(&self, fs: SimFs) -> (Store, Crew) {
+    /// A new data directory with new logs.
+    pub(super) fn first_boot(&mut self) -> Result<(), String> {
+        let (store, crew) = self.assemble()?;
+        let upkeep = store.prepare().map_err(|error| error.to_string())?;
+        let logs = store.create_logs(&self.specs).map_err(|error| error.to_string())?;
+        self.up = Some(Up { store, crew, upkeep, logs });
+        Ok(())
+    }
+
+    fn assemble(&self) -> Result<(Store, Crew), String> {
         let clock: Arc<dyn Clock> = self.clock.clone();
-        Store::assemble(Arc::new(fs), Path::new("data"), &self.config, clock).unwrap()
+        let fs = self.disk.boot();
+        Store::assemble(Arc::new(fs), Path::new("data"), &self.config, clock)
+            .map_err(|error| error.to_string())
     }
 
     fn random(&self, below: u64) -> u64 {
         self.disk.random(below)
     }
 
-    fn up(&mut self) -> &mut Up {
+    pub(super) fn up(&mut self) -> &mut Up {
         self.up.as_mut().unwrap()
     }
 
@@ -130,6 +142,10 @@ impl Simulation {
     fn append(&mut self) {
         let (log, count) = (self.random(2) as usize, 1 + self.random(4) as u32);
         let bytes = if self.random(10) == 0 { self.random(3_000) } else { self.random(300) } as usize;
+        self.append_to(log, count, bytes);
+    }
+
+    pub(super) fn append_to(&mut self, log: usize, count: u32, bytes: usize) {
         let number = self.next_number;
         self.next_number += 1;
         self.models[log].sent.insert(number, count);
@@ -147,14 +163,14 @@ impl Simulation {
     }
 
     /// The writer does what it has been asked to.
-    fn write(&mut self) {
+    pub(super) fn write(&mut self) {
         let writer = &mut self.up().crew.writers[0];
         while let Ok(command) = writer.commands.try_recv() {
             writer.round(command);
         }
     }
 
-    fn sync(&mut self) {
+    pub(super) fn sync(&mut self) {
         let syncer = &self.up().crew.syncer;
         syncer.sync_waiting(Instant::now());
         if self.random(3) == 0 {
@@ -165,15 +181,16 @@ impl Simulation {
         }
     }
 
-    fn upkeep(&mut self) {
+    pub(super) fn upkeep(&mut self) {
         if let Some(upkeep) = &mut self.up().upkeep {
             while let Ok(job) = upkeep.jobs.try_recv() {
                 upkeep.handle(job);
             }
+            upkeep.look_for_room();
         }
     }
 
-    fn checkpoint(&mut self) {
+    pub(super) fn checkpoint(&mut self) {
         if let Some(upkeep) = &mut self.up().upkeep {
             upkeep.checkpoint();
         }
@@ -182,7 +199,11 @@ impl Simulation {
     fn delete_records(&mut self) {
         let log = self.random(2) as usize;
         let end = self.up().logs[log].durable_offset().get() as u64;
-        let before = Offset::clamped(self.random(end + 1) as i64);
+        self.delete_before(log, self.random(end + 1) as i64);
+    }
+
+    pub(super) fn delete_before(&mut self, log: usize, before: i64) {
+        let before = Offset::clamped(before);
         let (sender, done) = channel();
         self.up().logs[log].delete_records(before, Box::new(move |result| drop(sender.send(result))));
         self.upkeep();
@@ -206,7 +227,7 @@ impl Simulation {
     }
 
     /// Takes note of what has been acknowledged.
-    fn hear(&mut self) {
+    pub(super) fn hear(&mut self) {
         for (log, model) in self.models.iter_mut().enumerate() {
             for (number, outcome) in self.outcomes[log].lock().unwrap().drain(..) {
                 if let Ok(base) = outcome {
@@ -273,7 +294,7 @@ impl Simulation {
         assert!(self.up().store.was_clean());
     }
 
-    fn kill(&mut self) {
+    pub(super) fn kill(&mut self) {
         self.stop();
         self.start();
     }
@@ -283,6 +304,11 @@ impl Simulation {
         self.stop();
         self.power_cuts += 1;
         self.disk.cut_power();
+        self.forget_cached();
+        self.start();
+    }
+
+    pub(super) fn forget_cached(&mut self) {
         // What was only in the page cache may be gone, from any place on: with `os`, acknowledged or not.
         for model in &mut self.models {
             if model.durability == Durability::Os {
@@ -290,25 +316,33 @@ impl Simulation {
                 model.seen.clear();
             }
         }
-        self.start();
     }
 
-    fn stop(&mut self) {
+    pub(super) fn stop(&mut self) {
         self.disk.set_faults(Faults::default());
         self.disk.set_room(None);
         self.hear();
         self.up = None;
     }
 
-    /// The store again, and everything that was promised.
-    fn start(&mut self) {
-        let fs = self.disk.boot();
-        let (store, crew) = self.assemble(fs);
-        let logs = store.open_logs(&self.specs);
-        let logs: Vec<LogHandle> =
-            logs.into_iter().map(|log| log.unwrap_or_else(|error| panic!("{error}"))).collect();
-        let upkeep = store.prepare().unwrap();
+    /// The store again, with its logs.
+    pub(super) fn try_start(&mut self) -> Result<(), String> {
+        let (store, crew) = self.assemble()?;
+        let logs = store.open_logs(&self.specs).into_iter().collect::<Result<Vec<_>, _>>();
+        let logs = logs.map_err(|error| error.to_string())?;
+        let upkeep = store.prepare().map_err(|error| error.to_string())?;
         self.up = Some(Up { store, crew, upkeep, logs });
+        Ok(())
+    }
+
+    /// The store again, and everything that was promised.
+    pub(super) fn start(&mut self) {
+        self.try_start().unwrap_or_else(|error| panic!("{error}"));
+        self.check();
+    }
+
+    /// Holds all logs against what was promised, right after a start.
+    pub(super) fn check(&mut self) {
         for log in 0..self.models.len() {
             let handle = &self.up.as_ref().unwrap().logs[log];
             let end = handle.durable_offset().get();
@@ -340,6 +374,11 @@ impl Simulation {
 }
 
 impl Model {
+    /// A log with nothing in it.
+    pub(super) fn new(durability: Durability) -> Self {
+        Self { durability, ..Self::default() }
+    }
+
     /// Whether `found`, all batches from `from` to `end`, is what it may be.
     fn check(&self, found: &BTreeMap<i64, u64>, from: i64, end: i64) {
         let mut next = from;
