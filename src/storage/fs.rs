@@ -370,18 +370,6 @@ fn sync_file_system_is_reliable(_dir: &Path) -> bool {
     false
 }
 
-/// Lets this process open as many files as it may: every log that is written has one, every segment that is read two.
-pub(super) fn raise_descriptor_limit() {
-    use rustix::process::{Resource, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    let raised = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
-    if limit.current != limit.maximum
-        && let Err(error) = setrlimit(Resource::Nofile, raised)
-    {
-        tracing::warn!(%error, "cannot raise the limit of open files");
-    }
-}
-
 /// Reads a whole file; `None` if there is none.
 pub(super) fn read_whole(fs: &dyn Fs, path: &Path) -> io::Result<Option<Vec<u8>>> {
     let file = match fs.open(path, OpenHow::Read) {

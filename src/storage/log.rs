@@ -179,9 +179,9 @@ impl Log {
 
     fn first_timestamp_ms(&self) -> Option<i64> {
         let end = self.segment.visible_bytes().min(4 << 10);
-        let bytes = self.segment.slice(0..end).ok()?;
+        let bytes = self.segment.slice(0..end).ok()?.bytes;
         let size = record::frame_size(&bytes)? as u64;
-        let bytes = self.segment.slice(0..size.min(self.segment.visible_bytes())).ok()?;
+        let bytes = self.segment.slice(0..size.min(self.segment.visible_bytes())).ok()?.bytes;
         BatchView::parse(&bytes).ok().map(|batch| batch.max_timestamp()).filter(|timestamp| *timestamp >= 0)
     }
 

@@ -245,7 +245,7 @@ impl LogView {
     pub(super) fn read_tail(&self, offset: Offset, max_bytes: u64) -> Result<Option<ReadBatches>, ReadError> {
         let durable = self.check_range(offset)?;
         if offset == durable {
-            return Ok(Some(ReadBatches { chunks: Vec::new(), next_offset: offset, size_bytes: 0 }));
+            return Ok(Some(ReadBatches { next_offset: offset, ..ReadBatches::default() }));
         }
         let read = self.tail.read(offset, durable, max_bytes);
         if read.is_some() {
@@ -266,7 +266,7 @@ impl LogView {
             // The file that was opened may have been that of the next log of this name.
             return Err(ReadError::Closed);
         }
-        Ok(found.unwrap_or(ReadBatches { chunks: Vec::new(), next_offset: offset, size_bytes: 0 }))
+        Ok(found.unwrap_or(ReadBatches { next_offset: offset, ..ReadBatches::default() }))
     }
 
     /// The first visible record at or after `timestamp_ms`; may block on the disk.

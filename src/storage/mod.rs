@@ -45,10 +45,12 @@ pub mod fs;
 mod handle;
 mod identity;
 mod index;
+pub mod limits;
 mod log;
 mod log_dirs;
 mod log_file;
 mod log_view;
+mod map_table;
 pub mod mmap;
 mod open_segments;
 mod recovery;
@@ -69,6 +71,7 @@ mod upkeep;
 
 pub use data_dir::{FORMAT_VERSION, OpenError};
 pub use handle::LogHandle;
+pub use mmap::Lease;
 pub use store::Store;
 pub use types::{
     Append, AppendDone, AppendError, Appended, Done, Durability, DurableListener, LogConfig, LogError,

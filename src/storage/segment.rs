@@ -14,11 +14,11 @@ use parking_lot::{Mutex, RwLock};
 
 use super::fs::{Fs, OpenHow, read_whole};
 use super::index::{Entry, FileEntries, OffsetEntry, SegmentIndex, TimeEntry, Unflushed};
-use super::mmap::Map;
+use super::mmap::{Lease, Map};
 use super::open_segments::OpenSegments;
 use super::seals::{BLOCK_BYTES, Seal};
 use super::types::{ReadBatches, TimestampedOffset};
-use crate::record::{self, BatchView};
+use crate::record::{self, BatchView, RecordView};
 use crate::types::Offset;
 
 /// The least that is looked at at a time while batches are skipped.
@@ -77,6 +77,19 @@ struct OpenSegment {
     log: Arc<dyn Map>,
     /// The part of the offset index that is only in its file.
     index: FileEntries,
+    index_lease: Lease,
+}
+
+impl OpenSegment {
+    fn is_intact(&self) -> bool {
+        !self.log.has_failed() && self.index_lease.is_intact()
+    }
+}
+
+/// A part of the log, lent out of its map.
+pub(super) struct Slice {
+    pub(super) bytes: Bytes,
+    pub(super) lease: Lease,
 }
 
 impl Segment {
@@ -173,6 +186,7 @@ impl Segment {
         let mut slot = self.open.lock();
         if let Some(open) = slot.as_ref()
             && open.log.len() >= end
+            && open.is_intact()
         {
             return Ok(Arc::clone(open));
         }
@@ -180,8 +194,8 @@ impl Segment {
         let path = self.log_path();
         let log = (|| self.fs.open(&path, OpenHow::Read)?.map(map_bytes))()
             .map_err(|source| SegmentError::Io { path, source })?;
-        let index = self.map_index();
-        let open = Arc::new(OpenSegment { log, index });
+        let (index, index_lease) = self.map_index();
+        let open = Arc::new(OpenSegment { log, index, index_lease });
         *slot = Some(Arc::clone(&open));
         drop(slot);
         self.pool.opened(self);
@@ -190,27 +204,47 @@ impl Segment {
 
     /// The part of the offset index that is only in the file; nothing if that is not all there, since an index is
     /// only a hint.
-    fn map_index(&self) -> FileEntries {
+    fn map_index(&self) -> (FileEntries, Lease) {
         let len = self.index.read().offsets.in_file() * OffsetEntry::BYTES;
+        let map = || {
+            let map = self.fs.open(&self.path("index"), OpenHow::Read)?.map(len)?;
+            let lease = Lease::of(&map);
+            Ok::<_, io::Error>((FileEntries(map.slice(0..len)?), lease))
+        };
+        let nothing = || (FileEntries(Bytes::new()), Lease::default());
         if len == 0 {
-            return FileEntries(Bytes::new());
+            return nothing();
         }
-        let bytes = (|| self.fs.open(&self.path("index"), OpenHow::Read)?.map(len)?.slice(0..len))();
-        match bytes {
-            Ok(bytes) => FileEntries(bytes),
-            Err(error) => {
-                tracing::warn!(path = %self.path("index").display(), %error, "offset index is not usable");
-                FileEntries(Bytes::new())
-            }
-        }
+        map().unwrap_or_else(|error| {
+            tracing::warn!(path = %self.path("index").display(), %error, "offset index is not usable");
+            nothing()
+        })
     }
 
     /// A range of the log, which readers may see; blocks of a sealed segment are verified at their first use.
-    pub(super) fn slice(self: &Arc<Self>, range: Range<u64>) -> Result<Bytes, SegmentError> {
+    pub(super) fn slice(self: &Arc<Self>, range: Range<u64>) -> Result<Slice, SegmentError> {
         let open = self.open(range.end)?;
         self.verify_blocks(&open, &range)?;
-        let slice = Arc::clone(&open.log).slice(range);
-        slice.map_err(|source| SegmentError::Io { path: self.log_path(), source })
+        Ok(Slice { bytes: self.lend(&open, range)?, lease: Lease::of(&open.log) })
+    }
+
+    fn lend(&self, open: &OpenSegment, range: Range<u64>) -> Result<Bytes, SegmentError> {
+        let path = self.log_path();
+        let slice = Arc::clone(&open.log).slice(range.clone());
+        // A file that was cut shows zeros up to the end of a page, which nothing else tells. A deleted one is all there.
+        if let Ok(Some(len)) = self.fs.file_len(&path)
+            && len < range.end
+        {
+            let detail = format!("{} has {len} bytes; at least {} were written", path.display(), range.end);
+            return Err(SegmentError::Damaged { detail });
+        }
+        slice.map_err(|source| SegmentError::Io { path, source })
+    }
+
+    /// What was made of bytes that have vanished meanwhile counts for nothing; the next read maps the file anew.
+    fn vanished(&self) -> SegmentError {
+        let source = io::Error::other("the file was cut, or became unreadable, while it was read");
+        SegmentError::Io { path: self.log_path(), source }
     }
 
     fn verify_blocks(&self, open: &OpenSegment, range: &Range<u64>) -> Result<(), SegmentError> {
@@ -225,10 +259,12 @@ impl Segment {
             if word.load(Ordering::Relaxed) & bit != 0 {
                 continue;
             }
-            let bytes = Arc::clone(&open.log)
-                .slice(block * BLOCK_BYTES..((block + 1) * BLOCK_BYTES).min(seal.len))
-                .map_err(|source| SegmentError::Io { path: self.log_path(), source })?;
-            if crc32fast::hash(&bytes) != *crc {
+            let bytes = self.lend(open, block * BLOCK_BYTES..((block + 1) * BLOCK_BYTES).min(seal.len))?;
+            let found = crc32fast::hash(&bytes);
+            if open.log.has_failed() {
+                return Err(self.vanished());
+            }
+            if found != *crc {
                 let detail = format!("block {block} of {} has a wrong checksum", self.log_path().display());
                 return Err(SegmentError::Damaged { detail });
             }
@@ -322,10 +358,12 @@ impl Segment {
                 break;
             }
         }
+        walk.check()?;
         if end == begin {
             return Ok(None);
         }
-        Ok(Some(ReadBatches { chunks: vec![self.slice(begin..end)?], next_offset, size_bytes: end - begin }))
+        let Slice { bytes, lease } = self.slice(begin..end)?;
+        Ok(Some(ReadBatches { chunks: vec![bytes], next_offset, size_bytes: end - begin, lease }))
     }
 
     /// The first record at or after `timestamp_ms` below offset `below`.
@@ -346,18 +384,17 @@ impl Segment {
             if batch.last_offset() >= below {
                 break;
             }
-            if batch.max_timestamp() >= timestamp_ms {
-                for record in batch.records(&mut scratch, max_decompressed_bytes).map_err(damaged)? {
-                    let record = record.map_err(damaged)?;
-                    if record.timestamp_ms >= timestamp_ms && record.offset >= from {
-                        return Ok(Some(TimestampedOffset {
-                            offset: record.offset,
-                            timestamp_ms: record.timestamp_ms,
-                        }));
-                    }
-                }
-            }
+            let found = if batch.max_timestamp() >= timestamp_ms {
+                let records = batch.records(&mut scratch, max_decompressed_bytes);
+                records.and_then(|records| first_at(records, timestamp_ms, from))
+            } else {
+                Ok(None)
+            };
             let size = batch.size_bytes() as u64;
+            walk.check()?;
+            if let Some(found) = found.map_err(damaged)? {
+                return Ok(Some(found));
+            }
             walk.advance(size);
         }
         Ok(None)
@@ -398,8 +435,10 @@ impl Segment {
         let last = self.base.plus(entry.relative_offset);
         let Some(mut walk) = self.walk_from(last, WINDOW_BYTES)? else { return Ok(false) };
         let batch = walk.batch()?;
-        Ok(batch
-            .is_some_and(|batch| batch.last_offset() == last && batch.max_timestamp() == entry.timestamp_ms))
+        let is_it = batch
+            .is_some_and(|batch| batch.last_offset() == last && batch.max_timestamp() == entry.timestamp_ms);
+        walk.check()?;
+        Ok(is_it)
     }
 
     /// Makes the indexes of a complete segment anew from its log.
@@ -413,6 +452,7 @@ impl Segment {
             position += size;
             walk.advance(size);
         }
+        walk.check()?;
         index.finish();
         let (offsets, times) = (self.path("index"), self.path("timeindex"));
         let (offsets_tmp, times_tmp) = (self.path("index.tmp"), self.path("timeindex.tmp"));
@@ -434,6 +474,21 @@ impl Segment {
     }
 }
 
+/// The first of `records` from `from` on that is not older than `timestamp_ms`.
+fn first_at<'r>(
+    records: impl Iterator<Item = Result<RecordView<'r>, record::BatchError>>,
+    timestamp_ms: i64,
+    from: Offset,
+) -> Result<Option<TimestampedOffset>, record::BatchError> {
+    for record in records {
+        let RecordView { offset, timestamp_ms: at_ms, .. } = record?;
+        if at_ms >= timestamp_ms && offset >= from {
+            return Ok(Some(TimestampedOffset { offset, timestamp_ms: at_ms }));
+        }
+    }
+    Ok(None)
+}
+
 /// The index entry of a batch that lies at `position` of the segment that begins with `base`.
 pub(super) fn offset_entry(base: Offset, batch: &BatchView<'_>, position: u64) -> OffsetEntry {
     OffsetEntry {
@@ -450,11 +505,13 @@ struct Walk<'a> {
     window_bytes: u64,
     /// The log from `position` on, as far as it has been looked at.
     window: Bytes,
+    /// Of the window.
+    lease: Lease,
 }
 
 impl<'a> Walk<'a> {
     fn new(segment: &'a Arc<Segment>, position: u64, end: u64, window_bytes: u64) -> Self {
-        Self { segment, position, end, window_bytes, window: Bytes::new() }
+        Self { segment, position, end, window_bytes, window: Bytes::new(), lease: Lease::default() }
     }
 
     /// The batch at the present place; `None` at the end.
@@ -489,6 +546,7 @@ impl<'a> Walk<'a> {
                 return Err(self.damaged("begins after the offset that the index led to"));
             }
             if last >= offset {
+                self.check()?;
                 return Ok(Some(self));
             }
             first = false;
@@ -506,15 +564,25 @@ impl<'a> Walk<'a> {
         }
         let end = (self.position + bytes.max(self.window_bytes)).min(self.end);
         let needed = self.position + bytes;
-        self.window = match self.segment.slice(self.position..end) {
+        self.check()?;
+        let Slice { bytes, lease } = match self.segment.slice(self.position..end) {
             // What is wrong may lie beyond what is needed here.
             Err(_) if needed < end => self.segment.slice(self.position..needed)?,
             window => window?,
         };
+        (self.window, self.lease) = (bytes, lease);
         Ok(())
     }
 
+    /// To be asked before anything is made of what has been seen: it may not have been there.
+    fn check(&self) -> Result<(), SegmentError> {
+        if self.lease.is_intact() { Ok(()) } else { Err(self.segment.vanished()) }
+    }
+
     fn damaged(&self, what: &str) -> SegmentError {
+        if let Err(vanished) = self.check() {
+            return vanished;
+        }
         let path = self.segment.log_path();
         SegmentError::Damaged { detail: format!("batch at {} of {} {what}", self.position, path.display()) }
     }

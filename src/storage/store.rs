@@ -17,7 +17,7 @@ use super::crew::{Crew, Threads};
 use super::data_dir::{DataDir, OpenError};
 use super::durable::DurableSlots;
 use super::epochs::LeaderEpochs;
-use super::fs::{Fs, RealFs, is_no_room, raise_descriptor_limit};
+use super::fs::{Fs, RealFs, is_no_room};
 use super::handle::LogHandle;
 use super::index::{IndexResume, SegmentIndex};
 use super::log::{Log, LogEnv, LogStart, Rolled};
@@ -79,7 +79,6 @@ impl Store {
     /// # Errors
     /// [`OpenError`] if the directory cannot be used, or is in use.
     pub fn open(dir: &Path, config: &StorageConfig, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
-        raise_descriptor_limit();
         Self::open_on(Arc::new(RealFs), dir, config, clock)
     }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
+use super::mmap::Lease;
 use crate::types::{LeaderEpoch, Offset, PartitionId, TopicId, TopicName};
 
 /// When an append is acknowledged and its records become visible.
@@ -175,6 +176,8 @@ pub struct ReadBatches {
     pub next_offset: Offset,
     /// The length of all chunks.
     pub size_bytes: u64,
+    /// Of the chunks: to be asked once they have been copied or decoded, which is void if it is not intact.
+    pub lease: Lease,
 }
 
 /// A record's place and time.

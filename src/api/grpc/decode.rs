@@ -249,7 +249,7 @@ mod tests {
 
     fn read(chunks: Vec<Bytes>, next: i64) -> ReadBatches {
         let size_bytes = chunks.iter().map(|chunk| chunk.len() as u64).sum();
-        ReadBatches { chunks, next_offset: Offset::clamped(next), size_bytes }
+        ReadBatches { chunks, next_offset: Offset::clamped(next), size_bytes, ..ReadBatches::default() }
     }
 
     fn offsets(decoded: &Decoded) -> Vec<i64> {

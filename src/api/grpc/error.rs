@@ -22,6 +22,8 @@ pub const ERROR_DOMAIN: &str = "sagwan";
 
 /// A full disk is not emptied in a moment.
 const STORAGE_FULL_RETRY: Duration = Duration::from_secs(5);
+/// The next read looks at the file anew.
+const VANISHED_RETRY: Duration = Duration::from_millis(100);
 /// About what a restart takes.
 const SHUTTING_DOWN_RETRY: Duration = Duration::from_secs(1);
 
@@ -84,6 +86,16 @@ impl Failure {
             last.plus(1)
         );
         Self::new(Code::DataLoss, "DATA_LOSS", message, data_loss(topic, partition, first, last))
+    }
+
+    /// Records that were there when they were found, and not any more when they were sent.
+    pub(super) fn vanished(topic: &str, partition: i32) -> Self {
+        let message = format!(
+            "{topic}-{partition}: a segment was cut, or became unreadable, while it was being sent; read again to learn \
+             what is left"
+        );
+        let metadata = vec![("topic", topic.to_owned()), ("partition", partition.to_string())];
+        Self::new(Code::Internal, "STORAGE_ERROR", message, metadata).retry_after(VANISHED_RETRY)
     }
 
     /// A reader that took nothing for too long.

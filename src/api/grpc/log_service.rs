@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use futures_util::stream::StreamExt;
 use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::lent::Lent;
 use super::panics::guarded;
 use super::{Context, fetch, fetch_stream, produce, produce_stream};
 use crate::proto;
@@ -44,15 +46,24 @@ impl LogService for LogApi {
         &self,
         request: Request<proto::FetchRequest>,
     ) -> Result<Response<proto::FetchResponse>, Status> {
-        Ok(Response::new(fetch::fetch(&self.0, request.into_inner()).await?))
+        let lent = Lent::default();
+        let answer = fetch::fetch(&self.0, request.into_inner(), &lent).await?;
+        Ok(lent.respond(answer))
     }
 
     async fn fetch_stream(
         &self,
         request: Request<proto::FetchStreamRequest>,
     ) -> Result<Response<Self::FetchStreamStream>, Status> {
+        let lent = Lent::default();
         let messages = fetch_stream::open(Arc::clone(&self.0), request.into_inner()).await?;
-        Ok(Response::new(Box::pin(messages)))
+        let loans = lent.clone();
+        let messages = messages.map(move |message| {
+            let (message, loan) = message?;
+            loan.into_iter().for_each(|loan| loans.put(loan));
+            Ok(message)
+        });
+        Ok(lent.respond(Box::pin(messages)))
     }
 
     async fn list_offsets(

@@ -654,4 +654,8 @@ impl Map for SimMap {
         self.file.read_exact_at(&mut bytes, range.start)?;
         Ok(bytes.into())
     }
+
+    fn has_failed(&self) -> bool {
+        false
+    }
 }
