@@ -61,4 +61,11 @@ impl LogService for LogApi {
     ) -> Result<Response<proto::ListOffsetsResponse>, Status> {
         Ok(Response::new(fetch::list_offsets(&self.0, request.into_inner()).await?))
     }
+
+    async fn init_producer(
+        &self,
+        _: Request<proto::InitProducerRequest>,
+    ) -> Result<Response<proto::InitProducerResponse>, Status> {
+        Err(Status::unimplemented("producer ids"))
+    }
 }

@@ -96,5 +96,6 @@ fn appended(produced: &Produced) -> ProduceResult {
         log_append_time_ms: produced.log_append_time_ms,
         log_start_offset: produced.log_start_offset.get(),
         error: None,
+        duplicate: false,
     }
 }
