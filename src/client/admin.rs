@@ -114,7 +114,8 @@ impl Admin {
     /// # Errors
     /// `UNKNOWN_TOPIC`, or the connection's.
     pub async fn describe_topic(&self, name: &TopicName) -> Result<TopicInfo, Error> {
-        let request = proto::DescribeTopicRequest { name: name.as_str().to_owned() };
+        let request =
+            proto::DescribeTopicRequest { name: name.as_str().to_owned(), allow_auto_create: false };
         let answer = self.connection.answer(self.connection.admin().describe_topic(request).await)?;
         TopicInfo::from_proto(answer.topic)
     }

@@ -32,6 +32,12 @@ pub struct StorageConfig {
     /// Room on the disk that is set aside for when there is no other: for deletions, committed offsets and the store's own
     /// files. 0, none, to 64 GiB. Default: 16 MiB.
     pub reserve_bytes: u64,
+    /// A partition forgets an idempotent producer that has appended nothing to it for so long, in ms; what it sends again
+    /// after that is appended again. 1,000 to 31,536,000,000. Default: one day.
+    pub producer_id_expiration_ms: i64,
+    /// Idempotent producers that a partition remembers; with more, the one idle longest is forgotten. 1 to 1,000,000.
+    /// Default: 10,000.
+    pub max_producers_per_partition: usize,
 }
 
 /// How a group of written files is made durable.
@@ -60,6 +66,8 @@ impl Default for StorageConfig {
             recovery_threads: 4,
             open_segments: 4_096,
             reserve_bytes: 16 << 20,
+            producer_id_expiration_ms: 86_400_000,
+            max_producers_per_partition: 10_000,
         }
     }
 }
@@ -75,6 +83,9 @@ impl StorageConfig {
         in_range("storage.index_max_bytes", self.index_max_bytes, 4 << 10..=256 << 20)?;
         in_range("storage.recovery_threads", self.recovery_threads, 1..=64)?;
         in_range("storage.open_segments", self.open_segments, 16..=1_000_000)?;
-        in_range("storage.reserve_bytes", self.reserve_bytes, 0..=64 << 30)
+        in_range("storage.reserve_bytes", self.reserve_bytes, 0..=64 << 30)?;
+        let expiration_ms = self.producer_id_expiration_ms;
+        in_range("storage.producer_id_expiration_ms", expiration_ms, 1_000..=31_536_000_000)?;
+        in_range("storage.max_producers_per_partition", self.max_producers_per_partition, 1..=1_000_000)
     }
 }

@@ -32,10 +32,10 @@ impl LogHandle {
     /// Hands a batch to the log's writer. Never blocks: the caller bounds what is under way. Appends of one caller are
     /// done in the order given. Each is answered, whatever becomes of the writer.
     pub fn append(&self, append: Append) {
-        let Append { batch, done } = append;
+        let Append { batch, expected_offset, done } = append;
         let answer = Answer { view: Arc::clone(&self.view), done: Some(done) };
         let done = Box::new(move |result| answer.give(result));
-        self.send(Command::Append(self.number, Append { batch, done }));
+        self.send(Command::Append(self.number, Append { batch, expected_offset, done }));
     }
 
     /// One past the last offset that readers may see.

@@ -24,6 +24,8 @@ use super::log::{Log, LogEnv, LogStart, Rolled};
 use super::log_dirs::LogDirs;
 use super::log_view::{LogParts, LogView};
 use super::open_segments::OpenSegments;
+use super::producer_recovery::RecoveredProducers;
+use super::producers::ProducerLimits;
 use super::recovery::{Prior, Recovered, key, open_log};
 use super::room::Room;
 use super::segment::Segment;
@@ -138,6 +140,10 @@ impl Store {
             leader_epoch,
             index_interval_bytes: config.index_interval_bytes,
             index_max_bytes: config.index_max_bytes,
+            producer_limits: ProducerLimits {
+                expiration_ms: config.producer_id_expiration_ms,
+                max_producers: config.max_producers_per_partition,
+            },
         });
         let checkpointer = Arc::new(Checkpointer {
             fs: Arc::clone(&fs),
@@ -145,6 +151,7 @@ impl Store {
             dir: dir.to_owned(),
             logs: Arc::clone(&logs),
             syncer: Arc::clone(&syncer),
+            clock: Arc::clone(&env.clock),
             leader_epoch,
             last: Mutex::new(prior.logs.clone()),
         });
@@ -278,10 +285,11 @@ impl Store {
         let mark = Mark { offset: Offset::ZERO, segment: Offset::ZERO, position: 0 };
         let end = Boundary { mark, index: IndexResume::default() };
         let epochs = LeaderEpochs::of_new_log(self.env.leader_epoch);
-        let (log_start, segments) = (Offset::ZERO, vec![segment]);
+        let producers = RecoveredProducers::none(self.env.producer_limits);
+        let (log_start, segments, unsealed) = (Offset::ZERO, vec![segment], Vec::new());
         self.add(
             spec,
-            Recovered { dir, segments, unsealed: Vec::new(), log_start, end, epochs, scanned_bytes: None },
+            Recovered { dir, segments, unsealed, log_start, end, epochs, producers, scanned_bytes: None },
         )
     }
 
@@ -360,6 +368,7 @@ impl Store {
             log_start: recovered.log_start,
             end: recovered.end,
             epochs: recovered.epochs,
+            producers: recovered.producers,
             slot,
         }));
         if let Some((_, unsealed)) = self.upkeep.lock().as_mut() {
@@ -369,6 +378,7 @@ impl Store {
                 next,
                 len,
                 block_crcs: None,
+                producers: None,
             }));
         }
         self.logs.lock().insert(view.key, Arc::clone(&view));

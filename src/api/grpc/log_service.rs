@@ -6,6 +6,7 @@ use futures_util::stream::StreamExt;
 use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::error::Failure;
 use super::lent::Lent;
 use super::panics::guarded;
 use super::{Context, fetch, fetch_stream, produce, produce_stream};
@@ -71,5 +72,13 @@ impl LogService for LogApi {
         request: Request<proto::ListOffsetsRequest>,
     ) -> Result<Response<proto::ListOffsetsResponse>, Status> {
         Ok(Response::new(fetch::list_offsets(&self.0, request.into_inner()).await?))
+    }
+
+    async fn init_producer(
+        &self,
+        _: Request<proto::InitProducerRequest>,
+    ) -> Result<Response<proto::InitProducerResponse>, Status> {
+        let producer_id = self.0.broker.init_producer().await.map_err(Failure::from)?;
+        Ok(Response::new(proto::InitProducerResponse { producer_id: producer_id.get(), producer_epoch: 0 }))
     }
 }

@@ -192,8 +192,8 @@ impl Inner {
                 topic: record.topic.as_str().to_owned(),
                 partition: record.partition.map(PartitionId::get),
                 records: vec![record.to_proto()],
-                record_batch: None,
                 compression: compression(self.config.compression).into(),
+                ..proto::ProduceRequest::default()
             };
             let answer = self.connection.answer(self.connection.log().produce(request).await);
             match answer.and_then(sender::appended) {

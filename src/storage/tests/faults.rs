@@ -172,6 +172,7 @@ fn when_a_writing_thread_has_died_its_logs_say_so_and_every_append_is_answered()
         let (sender, outcome) = channel();
         log.append(Append {
             batch: batch(0, 10, 100),
+            expected_offset: None,
             done: Box::new(move |result| drop(sender.send(result))),
         });
         assert!(matches!(outcome.recv(), Ok(Err(AppendError::Sealed { .. }))));

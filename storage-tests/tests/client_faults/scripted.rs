@@ -319,6 +319,13 @@ impl LogService for Broker {
         let offsets = request.into_inner().partitions.into_iter().map(listed).collect();
         Ok(Response::new(proto::ListOffsetsResponse { offsets }))
     }
+
+    async fn init_producer(
+        &self,
+        _request: Request<proto::InitProducerRequest>,
+    ) -> Result<Response<proto::InitProducerResponse>, Status> {
+        Err(Status::unimplemented("not in the script"))
+    }
 }
 
 fn asked(partition: &proto::FetchPartition) -> (i32, i64) {
