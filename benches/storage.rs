@@ -95,7 +95,7 @@ impl OneLog {
                 // The receiver waits for every sender.
                 let _ = sender.send(outcome);
             });
-            self.log.append(Append { batch, done });
+            self.log.append(Append { batch, expected_offset: None, done });
         }
         drop(sender);
         for outcome in acks {

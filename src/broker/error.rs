@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use super::catalogue::CatalogueError;
 use crate::record::BatchError;
-use crate::storage::LogError;
+use crate::storage::{LogError, ProducerError};
 use crate::types::{Offset, PartitionId, TopicName};
 
 /// Why an operation on a topic or a partition failed. Unless a variant says otherwise, nothing has changed.
@@ -146,6 +146,36 @@ pub enum BrokerError {
         /// The operation, the file and the reason.
         detail: String,
     },
+    /// No producer id could be set aside. It may work again later.
+    #[error("cannot set aside producer ids: {detail}")]
+    NoProducerId {
+        /// Whether there is no room on the disk.
+        is_full: bool,
+        /// The operation, the file and the reason.
+        detail: String,
+    },
+    /// The batch has another offset to go to than it was to have.
+    #[error("{topic}-{partition}: the next offset is {next}, not {expected}")]
+    UnexpectedOffset {
+        /// The topic.
+        topic: TopicName,
+        /// The partition.
+        partition: PartitionId,
+        /// The one that the producer expected.
+        expected: Offset,
+        /// The one the batch would have got.
+        next: Offset,
+    },
+    /// The batch is not the one that its producer has to send next.
+    #[error("{topic}-{partition}: {error}")]
+    Producer {
+        /// The topic.
+        topic: TopicName,
+        /// The partition.
+        partition: PartitionId,
+        /// What is wrong with it.
+        error: ProducerError,
+    },
     /// The broker takes no new work.
     #[error("the broker is shutting down")]
     ShuttingDown,
@@ -192,6 +222,12 @@ impl BrokerError {
             (LogError::Closed, _) => Self::ShuttingDown,
             (error, _) => Self::Storage { topic, partition, detail: error.to_string() },
         }
+    }
+
+    /// What a failed change of the catalogue means to who asked for a producer id.
+    pub(super) fn of_producer_ids(error: &LogError) -> Self {
+        let is_full = matches!(error, LogError::Io { source, .. } if is_full(source.kind()));
+        Self::NoProducerId { is_full, detail: error.to_string() }
     }
 
     /// The error for work that a panic or the end of the runtime cut short.

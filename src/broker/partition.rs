@@ -126,6 +126,10 @@ impl Partition {
             AppendError::Write { .. } => {
                 BrokerError::Storage { topic, partition: Some(partition), detail: error.to_string() }
             }
+            AppendError::UnexpectedOffset { expected, next } => {
+                BrokerError::UnexpectedOffset { topic, partition, expected, next }
+            }
+            AppendError::Producer(error) => BrokerError::Producer { topic, partition, error },
             AppendError::Sealed { reason } => {
                 if !self.read_only.swap(true, Ordering::Relaxed) {
                     tracing::warn!(%topic, %partition, %reason, "the partition takes no writes any more");

@@ -7,11 +7,13 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use parking_lot::RwLock;
 use tokio::sync::{Mutex, OwnedMutexGuard};
+use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
 
 use super::catalogue::{Catalogue, Command, TopicEntry};
@@ -110,6 +112,33 @@ impl Topics {
         topic: &TopicName,
         change: impl FnOnce(&Self, &mut Catalogue) -> Result<T, BrokerError> + Send + 'static,
     ) -> Result<T, BrokerError> {
+        let cut_short = |error| Err(BrokerError::cut_short(topic, None, &error));
+        self.in_turn(change).await.unwrap_or_else(cut_short)
+    }
+
+    /// Sets aside producer ids, durably, when its turn has come.
+    pub(super) async fn allocate_producer_ids(
+        self: &Arc<Self>,
+        count: u32,
+    ) -> Result<Range<i64>, BrokerError> {
+        let allocate = move |topics: &Self, catalogue: &mut Catalogue| {
+            let first = catalogue.next_producer_id;
+            let next = catalogue.apply(Command::AllocateProducerIds { count })?;
+            let end = next.next_producer_id;
+            topics.commit(catalogue, next).map_err(|error| BrokerError::of_producer_ids(&error))?;
+            Ok(first..end)
+        };
+        let cut_short =
+            |error: JoinError| Err(BrokerError::NoProducerId { is_full: false, detail: error.to_string() });
+        self.in_turn(allocate).await.unwrap_or_else(cut_short)
+    }
+
+    /// # Errors
+    /// If a panic or the end of the runtime cut it short.
+    async fn in_turn<T: Send + 'static>(
+        self: &Arc<Self>,
+        change: impl FnOnce(&Self, &mut Catalogue) -> Result<T, BrokerError> + Send + 'static,
+    ) -> Result<Result<T, BrokerError>, JoinError> {
         let topics = Arc::clone(self);
         let task = tokio::spawn(async move {
             let mut catalogue = topics.hold_changes().await;
@@ -118,10 +147,7 @@ impl Topics {
             }
             tokio::task::spawn_blocking(move || change(&topics, &mut catalogue)).await
         });
-        match task.await.flatten() {
-            Ok(outcome) => outcome,
-            Err(error) => Err(BrokerError::cut_short(topic, None, &error)),
-        }
+        task.await.flatten()
     }
 
     /// Waits until no change is under way; there is none while the guard lives.

@@ -29,6 +29,12 @@ pub struct StorageConfig {
     /// Segments open for reading at a time, in all; more are opened as others are let go. 16 to 1,000,000.
     /// Default: 4,096.
     pub open_segments: usize,
+    /// A partition forgets an idempotent producer that has appended nothing to it for so long, in ms; what it sends again
+    /// after that is appended again. 1,000 to 31,536,000,000. Default: one day.
+    pub producer_id_expiration_ms: i64,
+    /// Idempotent producers that a partition remembers; with more, the one idle longest is forgotten. 1 to 1,000,000.
+    /// Default: 10,000.
+    pub max_producers_per_partition: usize,
 }
 
 /// How a group of written files is made durable.
@@ -56,6 +62,8 @@ impl Default for StorageConfig {
             index_max_bytes: 10 << 20,
             recovery_threads: 4,
             open_segments: 4_096,
+            producer_id_expiration_ms: 86_400_000,
+            max_producers_per_partition: 10_000,
         }
     }
 }
@@ -70,6 +78,9 @@ impl StorageConfig {
         in_range("storage.index_interval_bytes", self.index_interval_bytes, 1 << 10..=1 << 20)?;
         in_range("storage.index_max_bytes", self.index_max_bytes, 4 << 10..=256 << 20)?;
         in_range("storage.recovery_threads", self.recovery_threads, 1..=64)?;
-        in_range("storage.open_segments", self.open_segments, 16..=1_000_000)
+        in_range("storage.open_segments", self.open_segments, 16..=1_000_000)?;
+        let expiration_ms = self.producer_id_expiration_ms;
+        in_range("storage.producer_id_expiration_ms", expiration_ms, 1_000..=31_536_000_000)?;
+        in_range("storage.max_producers_per_partition", self.max_producers_per_partition, 1..=1_000_000)
     }
 }

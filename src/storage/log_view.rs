@@ -9,6 +9,9 @@ use parking_lot::{Mutex, RwLock};
 use super::checkpoint::{Boundary, LogKey};
 use super::epochs::LeaderEpochs;
 use super::fs::Fs;
+use super::producer_recovery::RecoveredProducers;
+use super::producer_snapshot::{self, SnapshotFiles};
+use super::producers::Producers;
 use super::segment::{Segment, SegmentError};
 use super::stats::Counters;
 use super::tail_cache::Tail;
@@ -36,6 +39,11 @@ pub(super) struct LogView {
     /// Where the log's slot is in the file of durable offsets.
     pub(super) slot: usize,
     pub(super) epochs: Mutex<LeaderEpochs>,
+    /// As of the last append; ahead of what is written.
+    pub(super) producers: Mutex<Producers>,
+    /// The snapshot of producers that a checkpoint can name.
+    named_snapshot: Mutex<Option<Offset>>,
+    pub(super) snapshots: Mutex<SnapshotFiles>,
     /// Why it takes no writes any more.
     failed: OnceLock<Arc<str>>,
     closed: AtomicBool,
@@ -69,7 +77,16 @@ pub(super) struct LogParts {
     /// Its end, all of it synced.
     pub(super) end: Boundary,
     pub(super) epochs: LeaderEpochs,
+    pub(super) producers: RecoveredProducers,
     pub(super) slot: usize,
+}
+
+/// The producers at a recovery point.
+pub(super) enum ProducersAt {
+    /// They are in a snapshot that is there, or there are none.
+    Known(Option<Offset>),
+    /// They are not in any snapshot yet; this is one of that offset.
+    News(Offset, Vec<u8>),
 }
 
 impl LogView {
@@ -90,6 +107,9 @@ impl LogView {
             synced: Mutex::new(parts.end),
             slot: parts.slot,
             epochs: Mutex::new(parts.epochs),
+            producers: Mutex::new(parts.producers.producers),
+            named_snapshot: Mutex::new(parts.producers.named),
+            snapshots: Mutex::new(parts.producers.files),
             failed: OnceLock::new(),
             closed: AtomicBool::new(false),
             changes: Mutex::new(()),
@@ -139,6 +159,27 @@ impl LogView {
         if boundary.mark.offset >= synced.mark.offset {
             *synced = boundary;
         }
+    }
+
+    /// What is synced, with the producers there. `now_ms` is on the monotonic clock.
+    pub(super) fn synced_with_producers(&self, now_ms: i64) -> (Boundary, ProducersAt) {
+        // Under the lock, so that nothing that counts at this boundary has been forgotten for one further on.
+        let producers = self.producers.lock();
+        let synced = self.synced();
+        let (at, named) = (synced.mark.offset, *self.named_snapshot.lock());
+        let is_known = named == Some(at) || !producers.has_news_since(named);
+        let producers = if is_known {
+            ProducersAt::Known(named)
+        } else {
+            ProducersAt::News(at, producer_snapshot::encode(at, &producers.at(at, now_ms)))
+        };
+        (synced, producers)
+    }
+
+    /// A snapshot of producers is on the disk, with its name, and a checkpoint can name it.
+    pub(super) fn name_snapshot(&self, offset: Offset) {
+        self.snapshots.lock().add(offset);
+        *self.named_snapshot.lock() = Some(offset);
     }
 
     pub(super) fn in_flight_bytes(&self) -> u64 {

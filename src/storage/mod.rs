@@ -28,6 +28,7 @@
 //!   <base offset>.index           offset index                                           index
 //!   <base offset>.timeindex       time index                                             index
 //!   <base offset>.torn            what recovery cut off                                  recovery
+//!   <offset>.snapshot             the idempotent producers at that offset                producer_snapshot
 //!   leader-epochs                 from which offset on an epoch holds                    epochs
 //!   seals                         the manifest: sealed segments and their checksums      seals
 //! .deleted/                       logs on their way out                                  data_dir
@@ -49,6 +50,9 @@ mod log_file;
 mod log_view;
 pub mod mmap;
 mod open_segments;
+mod producer_recovery;
+mod producer_snapshot;
+mod producers;
 mod recovery;
 mod scan;
 mod seals;
@@ -66,6 +70,7 @@ mod upkeep;
 
 pub use data_dir::{FORMAT_VERSION, OpenError};
 pub use handle::LogHandle;
+pub use producers::ProducerError;
 pub use store::Store;
 pub use types::{
     Append, AppendDone, AppendError, Appended, Done, Durability, DurableListener, LogConfig, LogError,

@@ -15,6 +15,7 @@ use super::fs::{Fs, OpenHow};
 use super::identity;
 use super::index::{IndexResume, OFFSET_ENTRY_BYTES, SegmentIndex, TIME_ENTRY_BYTES};
 use super::log::LogEnv;
+use super::producer_recovery::{ProducerReplay, RecoveredProducers, Sources};
 use super::scan::{ScanEnd, scan};
 use super::seals::{self, Seal};
 use super::segment::{Segment, file_name, offset_entry, parse_log_name};
@@ -43,6 +44,7 @@ pub(super) struct Recovered {
     pub(super) log_start: Offset,
     pub(super) end: Boundary,
     pub(super) epochs: LeaderEpochs,
+    pub(super) producers: RecoveredProducers,
     /// `None`: nothing had to be scanned.
     pub(super) scanned_bytes: Option<u64>,
 }
@@ -85,18 +87,29 @@ impl Recovery<'_> {
             .map_err(read_file_error)?
             .ok_or_else(|| self.damaged(seals::FILE, "it is missing"))?;
         let unsealed_bases = self.check_files(manifest.first, &manifest.seals)?;
-        let sealed_end = manifest.seals.last().map_or(manifest.first, |last| last.next);
+        let sealed_end = manifest.end();
         if unsealed_bases.first() != Some(&sealed_end) {
             let name = file_name(sealed_end, "log");
             return Err(self.damaged(&name, "the segment after the last sealed one is missing"));
         }
         let mut epochs =
             LeaderEpochs::read(&**self.fs, &self.dir).map_err(read_file_error)?.unwrap_or_default();
+        let sources = Sources {
+            fs: &**self.fs,
+            dir: &self.dir,
+            checkpoint: self.prior.checkpoint,
+            manifest: &manifest,
+        };
+        let mut producers =
+            ProducerReplay::begin(&sources, self.env.producer_limits, self.env.clock.monotonic_ms())
+                .map_err(|error| io_error(&self.dir, &error))?;
         let mut segments: Vec<_> = manifest.seals.into_iter().map(|seal| self.sealed_segment(seal)).collect();
-        let (unsealed, scanned_bytes) = if let Some(unsealed) = self.clean_end(&unsealed_bases)? {
+        let (unsealed, scanned_bytes) = if let Some(unsealed) = self.clean_end(&unsealed_bases)?
+            && producers.covers(unsealed.end.mark.offset)
+        {
             (unsealed, None)
         } else {
-            let unsealed = self.scan_unsealed(&unsealed_bases, sealed_end, &mut epochs)?;
+            let unsealed = self.scan_unsealed(&unsealed_bases, sealed_end, &mut epochs, &mut producers)?;
             let bytes = unsealed.scanned_bytes;
             // An epoch whose first batch did not survive has not begun.
             epochs.truncate(unsealed.end.mark.offset);
@@ -111,6 +124,7 @@ impl Recovery<'_> {
             unsealed: unsealed.complete,
             end: unsealed.end,
             epochs,
+            producers: producers.finish(),
             scanned_bytes,
         })
     }
@@ -206,6 +220,7 @@ impl Recovery<'_> {
         bases: &[Offset],
         sealed_end: Offset,
         epochs: &mut LeaderEpochs,
+        producers: &mut ProducerReplay,
     ) -> Result<Unsealed, OpenLogError> {
         let recovery_point = self.prior.checkpoint.map(|checkpoint| checkpoint.recovery_point);
         // Nothing below this is cut, whatever it looks like.
@@ -229,7 +244,7 @@ impl Recovery<'_> {
                 return Err(self.damaged(&file_name(*base, "log"), &detail));
             }
             let start = recovery_point.filter(|point| point.mark.segment == *base);
-            self.scan_segment(*base, start, is_last, known_durable, epochs, &mut unsealed)?;
+            self.scan_segment(*base, start, is_last, known_durable, (epochs, producers), &mut unsealed)?;
         }
         Ok(unsealed)
     }
@@ -240,22 +255,25 @@ impl Recovery<'_> {
         start: Option<Boundary>,
         is_last: bool,
         known_durable: Offset,
-        epochs: &mut LeaderEpochs,
+        (epochs, producers): (&mut LeaderEpochs, &mut ProducerReplay),
         unsealed: &mut Unsealed,
     ) -> Result<(), OpenLogError> {
         let name = file_name(base, "log");
         let path = self.dir.join(&name);
         let interval_bytes = self.env.index_interval_bytes;
         let synced_bytes = start.map_or(0, |start| start.mark.position);
-        let start = start.filter(|start| self.index_files_reach(base, start));
+        let start =
+            start.filter(|start| self.index_files_reach(base, start) && producers.covers(start.mark.offset));
         let (mut index, mark) = match start {
             Some(start) => (SegmentIndex::resume(interval_bytes, start.index), start.mark),
-            // The indexes do not go up to the recovery point: they are made anew from the whole segment.
+            // The indexes, or the producers, do not go up to the recovery point: they are made anew from the whole
+            // segment.
             None => (SegmentIndex::new(interval_bytes), Mark { offset: base, segment: base, position: 0 }),
         };
         let scanned = scan(&**self.fs, &path, mark.position, mark.offset, |batch, position| {
             index.add(offset_entry(base, batch, position), batch.size_bytes() as u64, batch.max_timestamp());
             epochs.assign(batch.leader_epoch(), batch.base_offset());
+            producers.visit(batch);
         })
         .map_err(|error| io_error(&path, &error))?;
         unsealed.scanned_bytes += scanned.position.saturating_sub(mark.position);

@@ -31,7 +31,12 @@ pub(super) fn file_name(base: Offset, extension: &str) -> String {
 
 /// The base offset of a log file's name.
 pub(super) fn parse_log_name(name: &str) -> Option<Offset> {
-    let digits = name.strip_suffix(".log")?;
+    parse_name(name, "log")
+}
+
+/// The offset in a [`file_name`] with this extension.
+pub(super) fn parse_name(name: &str, extension: &str) -> Option<Offset> {
+    let digits = name.strip_suffix(extension)?.strip_suffix('.')?;
     let valid = digits.len() == 20 && digits.bytes().all(|b| b.is_ascii_digit());
     if valid { digits.parse().ok().and_then(Offset::new) } else { None }
 }

@@ -23,6 +23,8 @@ use super::index::{IndexResume, SegmentIndex};
 use super::log::{Log, LogEnv, LogStart, Rolled};
 use super::log_view::{LogParts, LogView};
 use super::open_segments::OpenSegments;
+use super::producer_recovery::RecoveredProducers;
+use super::producers::ProducerLimits;
 use super::recovery::{Prior, Recovered, key, open_log};
 use super::segment::{Segment, file_name};
 use super::small_file::{self, FileKind, ReadFileError};
@@ -133,12 +135,17 @@ impl Store {
             leader_epoch,
             index_interval_bytes: config.index_interval_bytes,
             index_max_bytes: config.index_max_bytes,
+            producer_limits: ProducerLimits {
+                expiration_ms: config.producer_id_expiration_ms,
+                max_producers: config.max_producers_per_partition,
+            },
         });
         let checkpointer = Arc::new(Checkpointer {
             fs: Arc::clone(&fs),
             dir: dir.to_owned(),
             logs: Arc::clone(&logs),
             syncer: Arc::clone(&syncer),
+            clock: Arc::clone(&env.clock),
             leader_epoch,
             last: Mutex::new(prior.logs.clone()),
         });
@@ -324,10 +331,11 @@ impl Store {
         let mark = Mark { offset: Offset::ZERO, segment: Offset::ZERO, position: 0 };
         let end = Boundary { mark, index: IndexResume::default() };
         let epochs = LeaderEpochs::of_new_log(self.env.leader_epoch);
-        let (log_start, segments) = (Offset::ZERO, vec![segment]);
+        let producers = RecoveredProducers::none(self.env.producer_limits);
+        let (log_start, segments, unsealed) = (Offset::ZERO, vec![segment], Vec::new());
         self.add(
             spec,
-            Recovered { dir, segments, unsealed: Vec::new(), log_start, end, epochs, scanned_bytes: None },
+            Recovered { dir, segments, unsealed, log_start, end, epochs, producers, scanned_bytes: None },
         )
     }
 
@@ -406,6 +414,7 @@ impl Store {
             log_start: recovered.log_start,
             end: recovered.end,
             epochs: recovered.epochs,
+            producers: recovered.producers,
             slot,
         }));
         if let Some((_, unsealed)) = self.upkeep.lock().as_mut() {
@@ -415,6 +424,7 @@ impl Store {
                 next,
                 len,
                 block_crcs: None,
+                producers: None,
             }));
         }
         self.logs.lock().insert(view.key, Arc::clone(&view));

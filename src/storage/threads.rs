@@ -234,10 +234,11 @@ impl Writer {
         }
         let Some(log) = self.logs.get_mut(&number) else { return 0 };
         let size = append.batch.len() as u64;
-        if log.gathered_bytes() == 0 {
+        let had_gathered = log.has_gathered();
+        log.gather(append);
+        if !had_gathered && log.has_gathered() {
             self.touched.push(number);
         }
-        log.gather(append);
         // One log's group stays within its bound however much waits.
         if log.gathered_bytes() >= self.max_group_bytes {
             self.write(number);
@@ -255,7 +256,7 @@ impl Writer {
 
     fn write(&mut self, number: LogNumber) {
         let Some(log) = self.logs.get_mut(&number) else { return };
-        if log.gathered_bytes() == 0 {
+        if !log.has_gathered() {
             return;
         }
         let durability = log.config().durability;
@@ -283,23 +284,12 @@ impl Writer {
         let before = log.config().durability;
         if before == Durability::Os
             && config.durability == Durability::Fsync
-            && let Err(error) = log.sync()
+            && let Err(reason) = log.sync()
         {
-            return done(Err(log_error(error)));
+            return done(Err(LogError::Sealed { reason }));
         }
         log.set_config(config);
         done(Ok(()));
-    }
-}
-
-fn log_error(error: AppendError) -> LogError {
-    match error {
-        AppendError::Sealed { reason } => LogError::Sealed { reason },
-        AppendError::Write { path, source } => LogError::Io { path, source },
-        AppendError::NoSpace { path } => {
-            LogError::Io { path, source: Arc::new(std::io::ErrorKind::StorageFull.into()) }
-        }
-        AppendError::Closed => LogError::Closed,
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
+use super::producers::ProducerError;
 use crate::types::{LeaderEpoch, Offset, PartitionId, TopicId, TopicName};
 
 /// When an append is acknowledged and its records become visible.
@@ -46,6 +47,8 @@ pub struct LogSpec {
 pub struct Append {
     /// Exactly one record batch, checked by `record::validate`.
     pub batch: BytesMut,
+    /// Append only if the batch gets this offset. A duplicate is told as such whatever this says.
+    pub expected_offset: Option<Offset>,
     /// Called exactly once, on a storage thread; must not block.
     pub done: AppendDone,
 }
@@ -64,6 +67,8 @@ pub struct Appended {
     pub base_offset: Offset,
     /// Where the log starts now.
     pub log_start_offset: Offset,
+    /// It had been appended before, by its producer's numbers, and was not appended again.
+    pub duplicate: bool,
 }
 
 /// Why an append failed. Nothing of it is visible; only a power cut right after a write that failed can leave the batch on
@@ -84,6 +89,17 @@ pub enum AppendError {
         /// Why.
         source: Arc<io::Error>,
     },
+    /// The batch would not get the offset that was expected.
+    #[error("the next offset is {next}, not {expected}")]
+    UnexpectedOffset {
+        /// What was expected.
+        expected: Offset,
+        /// What it would get; what is below need not be durable yet.
+        next: Offset,
+    },
+    /// The batch is not the one that its producer has to send next.
+    #[error(transparent)]
+    Producer(#[from] ProducerError),
     /// The log takes no writes any more.
     #[error("the log takes no writes: {reason}")]
     Sealed {

@@ -12,9 +12,11 @@ use super::checkpointer::Checkpointer;
 use super::fs::Fs;
 use super::log::Rolled;
 use super::log_view::LogView;
+use super::producer_snapshot;
 use super::recovery::remove_segment;
 use super::scan::{ScanEnd, scan};
 use super::seals::{self, BlockCrcs, Seal};
+use super::small_file;
 use super::types::{Done, LogError};
 use crate::types::Offset;
 
@@ -169,12 +171,23 @@ fn drop_segments(fs: &dyn Fs, view: &LogView) -> io::Result<()> {
     Ok(())
 }
 
-/// Brings a segment's indexes to the disk, and enters it in the manifest.
+/// Brings a segment's indexes and the producers at its end to the disk, and enters it in the manifest.
 fn seal(fs: &dyn Fs, rolled: &Rolled) -> io::Result<()> {
-    let Rolled { view, segment, next, len, block_crcs } = rolled;
+    let Rolled { view, segment, next, len, block_crcs, producers } = rolled;
     let unflushed = segment.index().read().unflushed();
-    for file in unflushed.write(fs, &segment.path("index"), &segment.path("timeindex"))? {
+    let indexes = unflushed.write(fs, &segment.path("index"), &segment.path("timeindex"))?;
+    let mut files = Vec::from(indexes);
+    let snapshot = producer_snapshot::name(*next);
+    if let Some(producers) = producers {
+        files.push(small_file::write_temporary(fs, &view.dir, &snapshot, producers)?);
+    }
+    for file in files {
         file.sync()?;
+    }
+    if producers.is_some() {
+        // Its name becomes durable with that of the manifest.
+        small_file::place(fs, &view.dir, &snapshot)?;
+        view.snapshots.lock().add(*next);
     }
     let block_crcs = match block_crcs {
         Some(crcs) => crcs.clone(),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::error::Failure;
 use super::panics::guarded;
 use super::{Context, fetch, fetch_stream, produce, produce_stream};
 use crate::proto;
@@ -66,6 +67,7 @@ impl LogService for LogApi {
         &self,
         _: Request<proto::InitProducerRequest>,
     ) -> Result<Response<proto::InitProducerResponse>, Status> {
-        Err(Status::unimplemented("producer ids"))
+        let producer_id = self.0.broker.init_producer().await.map_err(Failure::from)?;
+        Ok(Response::new(proto::InitProducerResponse { producer_id: producer_id.get(), producer_epoch: 0 }))
     }
 }

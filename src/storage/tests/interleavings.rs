@@ -179,7 +179,7 @@ fn a_checkpoint_of_many_logs_needs_few_descriptors() {
         for _ in 0..3 {
             let sender = sender.clone();
             let done: AppendDone = Box::new(move |result| drop(sender.send(result)));
-            log.append(Append { batch: batch(0, 10, 100), done });
+            log.append(Append { batch: batch(0, 10, 100), expected_offset: None, done });
         }
     }
     drop(sender);

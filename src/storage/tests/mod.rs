@@ -156,7 +156,11 @@ pub(super) fn batch_at(timestamp_ms: i64, tag: u64, count: u32, value_bytes: usi
 impl Open {
     pub(super) fn send(&self, batch: BytesMut) -> Receiver<Result<Appended, AppendError>> {
         let (sender, outcome) = channel();
-        self.log.append(Append { batch, done: Box::new(move |result| drop(sender.send(result))) });
+        self.log.append(Append {
+            batch,
+            expected_offset: None,
+            done: Box::new(move |result| drop(sender.send(result))),
+        });
         outcome
     }
 

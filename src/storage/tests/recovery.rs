@@ -326,7 +326,7 @@ fn many_logs_are_opened_together() {
         for _ in 0..=i {
             let sender = sender.clone();
             let done: AppendDone = Box::new(move |result| drop(sender.send(result)));
-            log.append(Append { batch: batch(0, 1, 100), done });
+            log.append(Append { batch: batch(0, 1, 100), expected_offset: None, done });
         }
     }
     drop(sender);

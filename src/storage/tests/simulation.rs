@@ -140,7 +140,7 @@ impl Simulation {
         let done: AppendDone = Box::new(move |result| {
             outcomes.lock().unwrap().push((number, result.map(|appended| appended.base_offset)));
         });
-        self.up().logs[log].append(Append { batch: builder.build().unwrap(), done });
+        self.up().logs[log].append(Append { batch: builder.build().unwrap(), expected_offset: None, done });
     }
 
     /// The writer does what it has been asked to.

@@ -1,0 +1,140 @@
+//! The producers of a log that an earlier run left behind: from a snapshot, and what the log has after it.
+//!
+//! A checkpoint names the snapshot that holds at its recovery point (with none named, there were no producers), and every
+//! snapshot holds at its own offset. Recovery takes the one that holds furthest up, and replays the batches from there
+//! on. One that is missing or damaged is not believed: then the one before it is taken, or the whole log is replayed.
+//! It costs time, and forgets no producer whose batches the log still has.
+
+use std::io;
+use std::path::Path;
+
+use super::checkpoint::LogCheckpoint;
+use super::fs::Fs;
+use super::producer_snapshot::{self, SnapshotFiles};
+use super::producers::{ProducerBatch, ProducerLimits, ProducerState, Producers};
+use super::scan::{ScanEnd, scan};
+use super::seals::Manifest;
+use super::segment::file_name;
+use crate::record::BatchView;
+use crate::types::Offset;
+
+/// The producers, while the log is looked at.
+pub(super) struct ProducerReplay {
+    producers: Producers,
+    /// All batches below have been taken in.
+    complete_to: Offset,
+    /// The snapshot that is good for what was known before the replay.
+    named: Option<Offset>,
+    files: SnapshotFiles,
+    now_ms: i64,
+}
+
+/// The producers of a log that has been opened.
+pub(super) struct RecoveredProducers {
+    pub(super) producers: Producers,
+    /// The snapshot that a checkpoint can name as long as there is no news.
+    pub(super) named: Option<Offset>,
+    pub(super) files: SnapshotFiles,
+}
+
+impl RecoveredProducers {
+    /// Those of a new log.
+    pub(super) fn none(limits: ProducerLimits) -> Self {
+        Self { producers: Producers::new(limits), named: None, files: SnapshotFiles::default() }
+    }
+}
+
+/// Where the producers are looked for.
+pub(super) struct Sources<'a> {
+    pub(super) fs: &'a dyn Fs,
+    pub(super) dir: &'a Path,
+    pub(super) checkpoint: Option<LogCheckpoint>,
+    pub(super) manifest: &'a Manifest,
+}
+
+impl ProducerReplay {
+    /// Takes the best snapshot, and replays what the sealed segments have after it.
+    ///
+    /// # Errors
+    /// If the directory, or a sealed segment that is needed, cannot be read.
+    pub(super) fn begin(sources: &Sources<'_>, limits: ProducerLimits, now_ms: i64) -> io::Result<Self> {
+        let entries = sources.fs.list(sources.dir)?;
+        for left in entries.iter().filter(|entry| producer_snapshot::is_temporary(&entry.name)) {
+            // One that stays is in nobody's way.
+            let _ = sources.fs.remove_file(&sources.dir.join(&left.name));
+        }
+        let files = SnapshotFiles::among(entries.iter().map(|entry| &*entry.name));
+        let (states, complete_to, named) = sources.best(&files);
+        let producers = Producers::restore(limits, states, now_ms);
+        let mut replay = Self { producers, complete_to, named, files, now_ms };
+        for seal in &sources.manifest.seals {
+            if seal.next > replay.complete_to {
+                let path = sources.dir.join(file_name(seal.base, "log"));
+                let scanned = scan(sources.fs, &path, 0, seal.base, |batch, _| replay.visit(batch))?;
+                if let ScanEnd::Invalid { detail } = scanned.end {
+                    // What is damaged there is for the readers to hear of.
+                    tracing::warn!(path = %path.display(), detail, "some producers may be forgotten");
+                }
+                replay.complete_to = seal.next;
+            }
+        }
+        Ok(replay)
+    }
+
+    /// Whether all below `offset` has been taken in: a scan need not go further down.
+    pub(super) fn covers(&self, offset: Offset) -> bool {
+        offset <= self.complete_to
+    }
+
+    /// Takes in the next batch of the log.
+    pub(super) fn visit(&mut self, batch: &BatchView<'_>) {
+        let (base, next) = (batch.base_offset(), batch.next_offset());
+        if base < self.complete_to {
+            return;
+        }
+        if let Some(batch) = ProducerBatch::of(batch) {
+            self.producers.push(&batch, base, next, self.now_ms);
+        }
+        self.complete_to = next;
+    }
+
+    /// All of the log has been taken in.
+    pub(super) fn finish(self) -> RecoveredProducers {
+        RecoveredProducers { producers: self.producers, named: self.named, files: self.files }
+    }
+}
+
+impl Sources<'_> {
+    /// The states that hold furthest up, up to which offset they do, and the snapshot they came from.
+    fn best(&self, files: &SnapshotFiles) -> (Vec<ProducerState>, Offset, Option<Offset>) {
+        let recovery_point = self.checkpoint.map_or(Offset::ZERO, |log| log.recovery_point.mark.offset);
+        let named = self.checkpoint.and_then(|log| log.producers);
+        let by_checkpoint = match named {
+            None => Some((Vec::new(), recovery_point, None)),
+            Some(named) => self.read(named).map(|states| (states, recovery_point, Some(named))),
+        };
+        let holds_to = by_checkpoint.as_ref().map_or(Offset::ZERO, |(_, holds_to, _)| *holds_to);
+        // Higher up, the log may have been cut since.
+        let durable = self.manifest.end().max(recovery_point);
+        let higher = files.descending().skip_while(|offset| *offset > durable);
+        let higher = higher.take_while(|offset| *offset > holds_to).filter(|offset| Some(*offset) != named);
+        let read = |offset| self.read(offset).map(|states| (states, offset, Some(offset)));
+        higher.filter_map(read).next().or(by_checkpoint).unwrap_or_default()
+    }
+
+    /// `None`: it cannot be used.
+    fn read(&self, offset: Offset) -> Option<Vec<ProducerState>> {
+        match producer_snapshot::read(self.fs, self.dir, offset) {
+            Ok(Some(states)) => Some(states),
+            Ok(None) => {
+                let path = self.dir.join(producer_snapshot::name(offset));
+                tracing::warn!(path = %path.display(), "a snapshot of producers is missing; reading more of the log");
+                None
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a snapshot of producers cannot be used; reading more of the log");
+                None
+            }
+        }
+    }
+}
