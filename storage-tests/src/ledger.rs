@@ -308,7 +308,10 @@ mod tests {
 
     #[test]
     fn an_unacknowledged_batch_may_be_whole_or_absent() {
-        assert_eq!(ledger().settle(Scope::All, &log("ab")), Ok(Settled { batches: 1, absent: 1, ..Settled::default() }));
+        assert_eq!(
+            ledger().settle(Scope::All, &log("ab")),
+            Ok(Settled { batches: 1, absent: 1, ..Settled::default() })
+        );
         assert_eq!(
             ledger().settle(Scope::All, &log("abcd")),
             Ok(Settled { batches: 2, survived_unacknowledged: 1, ..Settled::default() })
@@ -340,12 +343,18 @@ mod tests {
 
     #[test]
     fn a_batch_found_twice_is_a_breach() {
-        assert_eq!(ledger().settle(Scope::All, &log("abab")), Err(Breach::Twice { batch: FIRST, first: 0, again: 2 }));
+        assert_eq!(
+            ledger().settle(Scope::All, &log("abab")),
+            Err(Breach::Twice { batch: FIRST, first: 0, again: 2 })
+        );
     }
 
     #[test]
     fn a_writers_batches_out_of_order_are_a_breach() {
-        assert_eq!(ledger().settle(Scope::All, &log("cdab")), Err(Breach::Disordered { batch: FIRST, behind: 2 }));
+        assert_eq!(
+            ledger().settle(Scope::All, &log("cdab")),
+            Err(Breach::Disordered { batch: FIRST, behind: 2 })
+        );
     }
 
     #[test]
@@ -371,7 +380,10 @@ mod tests {
     fn a_prefix_may_lack_the_acknowledged_end_and_nothing_else() {
         let mut ledger = ledger();
         ledger.acknowledged(SECOND, 2);
-        assert_eq!(ledger.settle_prefix(Scope::All, &log("cd")), Err(Breach::Lost { batch: FIRST, offset: 0 }));
+        assert_eq!(
+            ledger.settle_prefix(Scope::All, &log("cd")),
+            Err(Breach::Lost { batch: FIRST, offset: 0 })
+        );
         assert_eq!(
             ledger.settle_prefix(Scope::All, &log("ab")),
             Ok(Settled { batches: 1, lost: 1, ..Settled::default() })
@@ -386,7 +398,10 @@ mod tests {
         for (number, values) in (1..).zip(["ab", "abcd", "abcdef"]) {
             let batch = BatchId { writer: 1, number };
             let base_offset = values.len() as i64 - 2;
-            ledger.sent(batch, log(values)[values.len() - 2..].iter().map(|(_, value)| value.clone()).collect());
+            ledger.sent(
+                batch,
+                log(values)[values.len() - 2..].iter().map(|(_, value)| value.clone()).collect(),
+            );
             ledger.acknowledged(batch, base_offset);
             ledger.settle(Scope::All, &log(values)).expect("all are there");
         }
@@ -402,7 +417,10 @@ mod tests {
         let recent = &log("abcdef")[4..];
         assert_eq!(ledger.settle(Scope::Recent, recent), Ok(Settled { batches: 1, ..Settled::default() }));
         // What lies further back is for one that sees all.
-        assert_eq!(ledger.settle(Scope::All, &log("abcdef")[..4]), Err(Breach::Lost { batch: third, offset: 4 }));
+        assert_eq!(
+            ledger.settle(Scope::All, &log("abcdef")[..4]),
+            Err(Breach::Lost { batch: third, offset: 4 })
+        );
     }
 
     #[test]

@@ -21,19 +21,21 @@
 //! Epochs are raised for each partition by itself: a gap in one is no reason to stop the others.
 
 use crate::record::ProducerStamp;
+use crate::types::ProducerId;
 
 /// What the broker gave this producer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Identity {
-    pub(super) producer_id: i64,
+    pub(super) producer_id: ProducerId,
     pub(super) epoch: i16,
 }
 
 /// The numbering of one partition's batches in one epoch.
 #[derive(Debug)]
 pub(super) struct Numbering {
+    identity: Identity,
     /// Of the batch that is sent next.
-    next: ProducerStamp,
+    next_sequence: i32,
     /// Whether the broker has appended a batch of it, and so refuses gaps.
     pub(super) confirmed: bool,
     /// Whether the broker has a gap in it that nothing will fill.
@@ -42,32 +44,28 @@ pub(super) struct Numbering {
 
 impl Numbering {
     pub(super) const fn new(identity: Identity) -> Self {
-        let next = ProducerStamp {
-            producer_id: identity.producer_id,
-            producer_epoch: identity.epoch,
-            base_sequence: 0,
-        };
-        Self { next, confirmed: false, spent: false }
+        Self { identity, next_sequence: 0, confirmed: false, spent: false }
     }
 
     /// The number of the next batch, which has so many records.
     pub(super) fn give(&mut self, records: u32) -> ProducerStamp {
-        let stamp = self.next;
+        let base_sequence = self.next_sequence;
         // After i32::MAX comes 0.
-        let after = (i64::from(stamp.base_sequence) + i64::from(records)) & i64::from(i32::MAX);
-        self.next.base_sequence = after as i32;
-        stamp
+        let after = (i64::from(base_sequence) + i64::from(records)) & i64::from(i32::MAX);
+        self.next_sequence = after as i32;
+        let Identity { producer_id, epoch } = self.identity;
+        ProducerStamp { producer_id: producer_id.get(), producer_epoch: epoch, base_sequence }
     }
 
     /// Takes back the number that was given last.
     pub(super) const fn take_back(&mut self, stamp: ProducerStamp) {
-        self.next = stamp;
+        self.next_sequence = stamp.base_sequence;
     }
 
     /// The numbering after this one; `None` if the producer id has no epoch left.
     pub(super) fn successor(&self) -> Option<Self> {
-        let epoch = self.next.producer_epoch.checked_add(1)?;
-        Some(Self::new(Identity { producer_id: self.next.producer_id, epoch }))
+        let epoch = self.identity.epoch.checked_add(1)?;
+        Some(Self::new(Identity { epoch, ..self.identity }))
     }
 }
 
@@ -75,17 +73,21 @@ impl Numbering {
 mod tests {
     use super::*;
 
+    fn numbering(epoch: i16) -> Numbering {
+        Numbering::new(Identity { producer_id: ProducerId::new(7).expect("an id"), epoch })
+    }
+
     #[test]
     fn sequences_begin_again_after_the_largest() {
-        let mut numbering = Numbering::new(Identity { producer_id: 7, epoch: 0 });
-        numbering.next.base_sequence = i32::MAX - 1;
+        let mut numbering = numbering(0);
+        numbering.next_sequence = i32::MAX - 1;
         let given: Vec<_> = [2, 3, 1].map(|records| numbering.give(records).base_sequence).into();
         assert_eq!(given, [i32::MAX - 1, 0, 3]);
     }
 
     #[test]
     fn the_next_epoch_begins_at_0_and_there_is_none_after_the_last() {
-        let mut numbering = Numbering::new(Identity { producer_id: 7, epoch: i16::MAX - 1 });
+        let mut numbering = numbering(i16::MAX - 1);
         numbering.give(3);
         let mut last = numbering.successor().expect("one is left");
         let first = ProducerStamp { producer_id: 7, producer_epoch: i16::MAX, base_sequence: 0 };

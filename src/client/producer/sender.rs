@@ -24,7 +24,7 @@ use crate::client::connection::Connection;
 use crate::client::error::{Error, reason};
 use crate::client::position::offset_from_wire;
 use crate::proto;
-use crate::types::TopicName;
+use crate::types::{ProducerId, TopicName};
 
 /// The first delay before something is tried again.
 pub(super) const RETRY_INITIAL: Duration = Duration::from_millis(50);
@@ -347,14 +347,10 @@ fn delay(batch: &mut Batch) -> Duration {
 }
 
 fn identity(answer: proto::InitProducerResponse) -> Result<Identity, Error> {
-    match i16::try_from(answer.producer_epoch) {
-        Ok(epoch) if epoch >= 0 && answer.producer_id >= 0 => {
-            Ok(Identity { producer_id: answer.producer_id, epoch })
-        }
-        _ => {
-            Err(Error::unexpected(format!("the broker answered with an impossible producer id: {answer:?}")))
-        }
-    }
+    let producer_id = ProducerId::new(answer.producer_id);
+    let epoch = i16::try_from(answer.producer_epoch).ok().filter(|epoch| *epoch >= 0);
+    let identity = producer_id.zip(epoch).map(|(producer_id, epoch)| Identity { producer_id, epoch });
+    identity.ok_or_else(|| Error::unexpected(format!("the broker answered with no producer id: {answer:?}")))
 }
 
 /// What the answer says about the one partition of the request.

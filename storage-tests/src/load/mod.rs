@@ -72,6 +72,13 @@ impl Load {
         Self { targets, writers, writing: JoinSet::new(), acks: Arc::new(Semaphore::new(0)) }
     }
 
+    /// Without the idempotent writers: who sends again until he is answered is lost where acknowledged batches may be.
+    #[must_use]
+    pub fn without_idempotent(mut self) -> Self {
+        self.writers.retain(|writer| !writer.is_idempotent());
+        self
+    }
+
     /// Has every writer write.
     pub async fn start(&mut self, server: &ServerProcess) {
         // A new one: answers may have come after the last fault.
@@ -109,7 +116,7 @@ impl Load {
         ends
     }
 
-    /// Judges every partition by [`Ledger::settle`].
+    /// Judges every partition by [`Ledger::settle`], as far back as the scope says.
     ///
     /// # Errors
     /// The first breach, and whose it is.
@@ -117,7 +124,7 @@ impl Load {
         self.judge(server, scope, Ledger::settle).await
     }
 
-    /// Judges every partition by [`Ledger::settle_prefix`].
+    /// Judges every partition by [`Ledger::settle_prefix`], likewise.
     ///
     /// # Errors
     /// The first breach, and whose it is.

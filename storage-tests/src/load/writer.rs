@@ -92,6 +92,10 @@ impl Writer {
         Self { target, id, manner, next_number: 0, random, numbers: Numbers::default() }
     }
 
+    pub(super) const fn is_idempotent(&self) -> bool {
+        matches!(self.manner, Manner::Idempotent)
+    }
+
     /// Writes until the server is gone or refuses. Notes acknowledgements until `acks` is closed.
     pub(super) async fn write(mut self, channel: Channel, acks: Arc<Semaphore>) -> (Self, End) {
         let end = match self.manner {

@@ -7,9 +7,9 @@ mod numbers;
 use std::time::Duration;
 
 use super::*;
+use crate::types::ProducerId;
 
 const LIMIT: usize = 1_000;
-const IDENTITY: Identity = Identity { producer_id: 7, epoch: 0 };
 
 /// One that knows topic `t`, and who it is, if it is to be somebody.
 fn accumulator(partitions: u32, config: &ProducerConfig, now: Instant) -> Accumulator {
@@ -17,9 +17,13 @@ fn accumulator(partitions: u32, config: &ProducerConfig, now: Instant) -> Accumu
     let metadata = TopicMetadata { partitions, max_message_bytes: 10 * LIMIT };
     accumulator.set_topic(&topic(), metadata, now + Duration::from_hours(1));
     if config.idempotence {
-        accumulator.set_identity(IDENTITY);
+        accumulator.set_identity(identity(7, 0));
     }
     accumulator
+}
+
+fn identity(producer_id: i64, epoch: i16) -> Identity {
+    Identity { producer_id: ProducerId::new(producer_id).expect("an id"), epoch }
 }
 
 fn topic() -> TopicName {

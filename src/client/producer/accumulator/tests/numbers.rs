@@ -57,7 +57,7 @@ fn nothing_is_sent_before_the_broker_has_said_who_sends_it() {
     append(&mut accumulator, None, LIMIT, now);
     assert!(accumulator.lacks_identity() && accumulator.next_ready().is_some());
     assert!(accumulator.take_ready(9, now).is_empty());
-    accumulator.set_identity(IDENTITY);
+    accumulator.set_identity(identity(7, 0));
     assert_eq!(stamps(&mut send(&mut accumulator, now)), [(0, 0)]);
 }
 
@@ -166,13 +166,13 @@ fn after_the_last_epoch_of_an_id_comes_another_id() {
     let now = Instant::now();
     let config = ProducerConfig::default();
     let mut accumulator = accumulator(2, &config, now);
-    accumulator.set_identity(Identity { producer_id: 7, epoch: i16::MAX });
+    accumulator.set_identity(identity(7, i16::MAX));
     append(&mut accumulator, None, LIMIT, now);
     let mut sent = send(&mut accumulator, now);
     accumulator.out_of_order(sent.remove(0), now);
     assert!(accumulator.take_hopeless(now).is_empty());
     assert!(accumulator.lacks_identity() && send(&mut accumulator, now).is_empty());
-    accumulator.set_identity(Identity { producer_id: 8, epoch: 0 });
+    accumulator.set_identity(identity(8, 0));
     let mut again = send(&mut accumulator, now);
     assert_eq!(stamps(&mut again), [(0, 0)]);
     let bytes = again[0].encode().expect("small enough");
