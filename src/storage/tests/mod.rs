@@ -8,6 +8,7 @@ mod interleavings;
 mod producers;
 mod recovery;
 mod sim_fs;
+mod sim_producer;
 mod simulation;
 
 use std::io;
