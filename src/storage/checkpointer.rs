@@ -178,7 +178,9 @@ impl Checkpointer {
         };
         let entry = LogCheckpoint { log_start: view.log_start_offset(), recovery_point, producers: named };
         let mut flushed = Flushed { view, entry, index: None, snapshot: None, files: 0..0 };
-        if last.is_some_and(|last| last.recovery_point == recovery_point && last.producers == named) {
+        let is_known =
+            |last: &LogCheckpoint| last.recovery_point == recovery_point && last.producers == named;
+        if news.is_none() && last.is_some_and(is_known) {
             return Ok(flushed);
         }
         if let Some((offset, bytes)) = news {

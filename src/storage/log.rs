@@ -210,7 +210,7 @@ impl Log {
             // The caller has validated it; a batch that is none must not reach the disk all the same.
             return done(Err(self.write_error(&io::ErrorKind::InvalidData.into())));
         };
-        match self.admit(producer, expected_offset) {
+        match self.check(producer.as_ref(), expected_offset) {
             Err(error) => done(Err(error)),
             Ok(Some(base)) if base < self.view.durable_offset() => {
                 let log_start_offset = self.view.log_start_offset();
@@ -221,6 +221,10 @@ impl Log {
             }
             Ok(None) => {
                 let (base, next) = (self.next_offset, self.next_offset.plus(records));
+                if let Some(producer) = &producer {
+                    let (synced, now_ms) = (self.view.synced().mark.offset, self.env.clock.monotonic_ms());
+                    self.view.producers.lock().push(producer, base, synced, now_ms);
+                }
                 record::set_position(&mut batch, base, self.env.leader_epoch);
                 self.next_offset = next;
                 self.gathered_bytes += batch.len() as u64;
@@ -229,28 +233,31 @@ impl Log {
         }
     }
 
-    /// Whether a batch of this producer is to get the next offset, which is then noted; otherwise the offset of the batch
-    /// that it is a duplicate of. That comes first: a conditional append can be sent again.
-    fn admit(
+    /// Whether it would get the next offset now.
+    pub(super) fn takes(&self, append: &Append) -> bool {
+        let producer = BatchView::parse(&append.batch).ok().as_ref().and_then(ProducerBatch::of);
+        matches!(self.check(producer.as_ref(), append.expected_offset), Ok(None))
+    }
+
+    /// Whether a batch of this producer is to get the next offset; otherwise the offset of the batch that it is a
+    /// duplicate of. That comes first: a conditional append can be sent again.
+    fn check(
         &self,
-        producer: Option<ProducerBatch>,
+        producer: Option<&ProducerBatch>,
         expected_offset: Option<Offset>,
     ) -> Result<Option<Offset>, AppendError> {
-        let next = self.next_offset;
-        let expect_next = || match expected_offset {
-            Some(expected) if expected != next => Err(AppendError::UnexpectedOffset { expected, next }),
-            _ => Ok(()),
-        };
-        let Some(batch) = &producer else { return expect_next().map(|()| None) };
-        let now_ms = self.env.clock.monotonic_ms();
-        let mut producers = self.view.producers.lock();
-        let synced = self.view.synced().mark.offset;
-        let duplicate = producers.check(batch, synced, now_ms)?;
-        if duplicate.is_none() {
-            expect_next()?;
-            producers.push(batch, next, synced, now_ms);
+        if let Some(batch) = producer {
+            let now_ms = self.env.clock.monotonic_ms();
+            let mut producers = self.view.producers.lock();
+            if let Some(base) = producers.check(batch, self.view.synced().mark.offset, now_ms)? {
+                return Ok(Some(base));
+            }
         }
-        Ok(duplicate)
+        let next = self.next_offset;
+        match expected_offset {
+            Some(expected) if expected != next => Err(AppendError::UnexpectedOffset { expected, next }),
+            _ => Ok(None),
+        }
     }
 
     /// Writes what was gathered, with one call. On an error all of it is failed and forgotten, and the log goes on.

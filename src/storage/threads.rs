@@ -221,7 +221,7 @@ impl Writer {
             (append.done)(Err(AppendError::Closed));
             return 0;
         };
-        if log.must_roll(&append.batch) {
+        if log.must_roll(&append.batch) && log.takes(&append) {
             self.write(number);
             // Asked again: a write that failed may have left the segment empty.
             let log = self.logs.get_mut(&number);

@@ -8,10 +8,10 @@ use super::*;
 
 /// The real file system, with switches.
 #[derive(Debug, Default)]
-struct Switches {
+pub(super) struct Switches {
     /// Writes to log files fail after so many bytes more; `u64::MAX`: never.
-    log_room_bytes: AtomicU64,
-    fail_log_sync: AtomicBool,
+    pub(super) log_room_bytes: AtomicU64,
+    pub(super) fail_log_sync: AtomicBool,
     fail_create: AtomicBool,
     fail_cut: AtomicBool,
 }
@@ -105,7 +105,7 @@ impl FsFile for FaultyFile {
     }
 }
 
-fn faulty() -> (Fixture, Arc<Switches>) {
+pub(super) fn faulty() -> (Fixture, Arc<Switches>) {
     let switches = Arc::new(Switches { log_room_bytes: AtomicU64::new(u64::MAX), ..Switches::default() });
     let mut fixture = Fixture::new();
     fixture.fs = Arc::new(FaultyFs(Arc::clone(&switches)));
