@@ -9,6 +9,7 @@ mod interleavings;
 mod producers;
 mod recovery;
 pub(crate) mod sim_fs;
+mod sim_producer;
 mod simulation;
 
 use std::io;

@@ -1,5 +1,7 @@
 //! The whole storage layer against a plain model, on a simulated disk, one thread, one seed: appends, syncs, rolls, reads,
-//! deletions, checkpoints, restarts, kills and power cuts in random order. The same seed gives the same run.
+//! deletions, checkpoints, restarts, kills and power cuts in random order; some appends have a condition, and some come
+//! from idempotent producers, which send again what was not acknowledged, and also what was. The same seed gives the
+//! same run.
 //!
 //! `SAGWAN_SIM_SEED` repeats one run, `SAGWAN_SIM_RUNS` makes many.
 
@@ -10,6 +12,7 @@ use std::time::Instant;
 use super::super::crew::Crew;
 use super::super::upkeep::Upkeep;
 use super::sim_fs::{Disk, Faults, Lies};
+use super::sim_producer::{Numbered, SimProducer};
 use super::*;
 use crate::config::SyncMethod;
 
@@ -17,7 +20,7 @@ use crate::config::SyncMethod;
 const STEPS: u32 = 120;
 
 /// What became of an append, as its caller heard it.
-pub(super) type Outcomes = Arc<Mutex<Vec<(u64, Result<Offset, AppendError>)>>>;
+pub(super) type Outcomes = Arc<Mutex<Vec<(u64, Result<Appended, AppendError>)>>>;
 
 /// One log as it ought to be.
 #[derive(Default)]
@@ -25,6 +28,8 @@ pub(super) struct Model {
     durability: Durability,
     /// By number: how many records a batch has.
     sent: BTreeMap<u64, u32>,
+    /// By number: the offset at which alone it may be.
+    expected: BTreeMap<u64, Offset>,
     /// Acknowledged, and not lost by a power cut that was allowed to: by offset, the batch's number.
     acknowledged: BTreeMap<i64, u64>,
     log_start: i64,
@@ -49,6 +54,9 @@ pub(super) struct Simulation {
     pub(super) specs: Vec<LogSpec>,
     pub(super) models: Vec<Model>,
     pub(super) outcomes: Vec<Outcomes>,
+    producers: Vec<SimProducer>,
+    /// By number: whose batch it is.
+    owners: BTreeMap<u64, usize>,
     next_number: u64,
     pub(super) up: Option<Up>,
     power_cuts: u64,
@@ -85,6 +93,10 @@ impl Simulation {
             config,
             models: durabilities.into_iter().map(Model::new).collect(),
             outcomes: specs.iter().map(|_| Outcomes::default()).collect(),
+            producers: (0..6)
+                .map(|i| SimProducer::new(i, i as usize % 2, durabilities[i as usize % 2]))
+                .collect(),
+            owners: BTreeMap::new(),
             specs,
             next_number: 1,
             up: None,
@@ -119,7 +131,9 @@ impl Simulation {
     fn run(&mut self) {
         for _ in 0..STEPS {
             match self.random(100) {
-                0..35 => self.append(),
+                0..17 => self.append(),
+                17..33 => self.produce(),
+                33..35 => self.produce_again(),
                 35..55 => self.write(),
                 55..70 => self.sync(),
                 70..76 => self.upkeep(),
@@ -137,15 +151,79 @@ impl Simulation {
         self.disk.set_faults(Faults::default());
         self.disk.set_room(None);
         self.cut_power();
+        self.finish_producing();
     }
 
     fn append(&mut self) {
-        let (log, count) = (self.random(2) as usize, 1 + self.random(4) as u32);
-        let bytes = if self.random(10) == 0 { self.random(3_000) } else { self.random(300) } as usize;
-        self.append_to(log, count, bytes);
+        let log = self.random(2) as usize;
+        let (number, builder) = self.records(log);
+        let expected_offset = self.condition(log, number);
+        self.send(log, number, builder.build().unwrap(), expected_offset);
     }
 
-    pub(super) fn append_to(&mut self, log: usize, count: u32, bytes: usize) {
+    /// A producer sends something new, or what was not acknowledged.
+    fn produce(&mut self) {
+        let who = self.random(self.producers.len() as u64) as usize;
+        let log = self.producers[who].log;
+        if !self.producers[who].has_room() {
+            return self.send_again(who);
+        }
+        let (number, builder) = self.records(log);
+        self.owners.insert(number, who);
+        let condition = if self.producers[who].is_idle() { self.condition(log, number) } else { None };
+        let Numbered { batch, .. } = self.producers[who].number(number, builder, condition);
+        self.send(log, number, batch, condition);
+    }
+
+    fn send_again(&mut self, who: usize) {
+        for Numbered { number, batch, expected_offset, .. } in self.producers[who].again() {
+            self.send(self.producers[who].log, number, batch, expected_offset);
+        }
+    }
+
+    /// A producer sends what was acknowledged.
+    fn produce_again(&mut self) {
+        let (who, back) = (self.random(self.producers.len() as u64) as usize, self.random(5) as usize);
+        if let Some(Numbered { number, batch, expected_offset, .. }) = self.producers[who].acknowledged(back)
+        {
+            self.send(self.producers[who].log, number, batch, expected_offset);
+        }
+    }
+
+    /// On a disk that works again, every producer gets its last batches through, each once.
+    fn finish_producing(&mut self) {
+        // After a loss that `os` allows, one answer makes a producer begin anew.
+        for _ in 0..2 {
+            for who in 0..self.producers.len() {
+                self.send_again(who);
+            }
+            self.write();
+            self.sync();
+            self.hear();
+        }
+        assert!(self.producers.iter().all(SimProducer::is_idle), "{:?}", self.producers);
+        self.cut_power();
+    }
+
+    /// Now and then an offset at which alone the batch may be: often the right one.
+    fn condition(&mut self, log: usize, number: u64) -> Option<Offset> {
+        if self.random(6) > 0 {
+            return None;
+        }
+        let end = self.up().logs[log].status().log_end_offset;
+        let expected = end.plus(self.random(3).saturating_sub(1) as u32);
+        self.models[log].expected.insert(number, expected);
+        Some(expected)
+    }
+
+    /// A new batch, without who sends it.
+    fn records(&mut self, log: usize) -> (u64, BatchBuilder) {
+        let count = 1 + self.random(4) as u32;
+        let bytes = if self.random(10) == 0 { self.random(3_000) } else { self.random(300) } as usize;
+        self.records_of(log, count, bytes)
+    }
+
+    fn records_of(&mut self, log: usize, count: u32, bytes: usize) -> (u64, BatchBuilder) {
         let number = self.next_number;
         self.next_number += 1;
         self.models[log].sent.insert(number, count);
@@ -155,11 +233,19 @@ impl Simulation {
             value.resize(8 + bytes, number as u8);
             builder.push(self.clock.now_ms(), None, Some(&value), []);
         }
+        (number, builder)
+    }
+
+    /// A batch of so many records of such a size, of no producer.
+    pub(super) fn append_to(&mut self, log: usize, count: u32, bytes: usize) {
+        let (number, builder) = self.records_of(log, count, bytes);
+        self.send(log, number, builder.build().unwrap(), None);
+    }
+
+    fn send(&mut self, log: usize, number: u64, batch: BytesMut, expected_offset: Option<Offset>) {
         let outcomes = Arc::clone(&self.outcomes[log]);
-        let done: AppendDone = Box::new(move |result| {
-            outcomes.lock().unwrap().push((number, result.map(|appended| appended.base_offset)));
-        });
-        self.up().logs[log].append(Append { batch: builder.build().unwrap(), expected_offset: None, done });
+        let done: AppendDone = Box::new(move |result| outcomes.lock().unwrap().push((number, result)));
+        self.up().logs[log].append(Append { batch, expected_offset, done });
     }
 
     /// The writer does what it has been asked to.
@@ -230,9 +316,15 @@ impl Simulation {
     pub(super) fn hear(&mut self) {
         for (log, model) in self.models.iter_mut().enumerate() {
             for (number, outcome) in self.outcomes[log].lock().unwrap().drain(..) {
-                if let Ok(base) = outcome {
-                    let before = model.acknowledged.insert(base.get(), number);
-                    assert_eq!(before, None, "offset {base} was given out twice");
+                if let Some(who) = self.owners.get(&number) {
+                    self.producers[*who].hear(number, &outcome);
+                }
+                if let Ok(Appended { base_offset, duplicate, .. }) = outcome {
+                    let before = model.acknowledged.insert(base_offset.get(), number);
+                    let is_known = before == Some(number) && duplicate;
+                    assert!(before.is_none() || is_known, "offset {base_offset} was given out twice");
+                    let expected = model.expected.get(&number).copied().unwrap_or(base_offset);
+                    assert_eq!(base_offset, expected, "number {number} is not where it was expected");
                 }
             }
             if let Some(up) = &self.up {
@@ -309,6 +401,7 @@ impl Simulation {
     }
 
     pub(super) fn forget_cached(&mut self) {
+        self.producers.iter_mut().for_each(SimProducer::lose_power);
         // What was only in the page cache may be gone, from any place on: with `os`, acknowledged or not.
         for model in &mut self.models {
             if model.durability == Durability::Os {
@@ -323,6 +416,8 @@ impl Simulation {
         self.disk.set_room(None);
         self.hear();
         self.up = None;
+        // What was under way is answered by its end.
+        self.hear();
     }
 
     /// The store again, with its logs.
@@ -332,6 +427,7 @@ impl Simulation {
         let logs = logs.map_err(|error| error.to_string())?;
         let upkeep = store.prepare().map_err(|error| error.to_string())?;
         self.up = Some(Up { store, crew, upkeep, logs });
+        self.producers.iter_mut().for_each(SimProducer::reconnect);
         Ok(())
     }
 
