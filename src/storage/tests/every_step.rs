@@ -41,6 +41,11 @@ fn life(simulation: &mut Simulation) -> Created {
     // Written, and not synced any more.
     simulation.append_to(0, 1, 200);
     simulation.write();
+    true
+}
+
+/// Deletes a log and makes another, and ends in an orderly way.
+fn end_of_life(simulation: &mut Simulation) {
     replace_last(simulation);
     append(simulation, &[(0, 1, 100)]);
     if simulation.specs.len() == 2 {
@@ -49,7 +54,6 @@ fn life(simulation: &mut Simulation) -> Created {
     simulation.checkpoint();
     // An end that fails is like none.
     let _ = simulation.up().store.finish();
-    true
 }
 
 /// Appends batches of so many records of so many bytes to logs, and syncs them.
@@ -131,11 +135,20 @@ fn at_every_operation(mut run: impl FnMut(u64) -> bool) {
     println!("{operations} operations");
 }
 
+fn cut_power(simulation: &mut Simulation, kept: Kept) {
+    simulation.stop();
+    simulation.disk.cut_power_keeping(kept);
+    simulation.forget_cached();
+}
+
 /// One life with a failure, and what comes after. Returns whether the failure has come.
 fn with_failure(method: SyncMethod, event: Event, kept: Option<Kept>) -> bool {
     let mut simulation = off(method);
     simulation.disk.plan(Some(event));
     let created = life(&mut simulation);
+    if created {
+        end_of_life(&mut simulation);
+    }
     let came = simulation.disk.plan(None);
     if let Some(up) =
         simulation.up.as_mut().filter(|_| matches!(event, Event::NoRoom(_) | Event::NoRoomFrom(_)))
@@ -144,17 +157,73 @@ fn with_failure(method: SyncMethod, event: Event, kept: Option<Kept>) -> bool {
             assert_eq!(log.status().state, LogState::Online, "no room fences nothing");
         }
     }
+    simulation.stop();
     if let Some(kept) = kept {
-        simulation.hear();
-        simulation.stop();
-        simulation.disk.cut_power_keeping(kept);
-        simulation.forget_cached();
-    } else {
-        simulation.hear();
-        simulation.stop();
+        cut_power(&mut simulation, kept);
     }
     start_and_use(&mut simulation, created);
     came
+}
+
+/// A start after a power cut, with a failure. Returns whether the failure has come.
+fn start_with_failure(method: SyncMethod, kept: Kept, event: Event) -> bool {
+    let mut simulation = off(method);
+    assert!(life(&mut simulation));
+    cut_power(&mut simulation, kept);
+    simulation.disk.plan(Some(event));
+    let started = simulation.try_start();
+    let came = simulation.disk.plan(None);
+    // Where all of the reserve is gone, a torn tail cannot be copied, and so not be cut.
+    let must_start = match event {
+        Event::NoRoom(_) => true,
+        Event::NoRoomFrom(_) => kept == Kept::Everything,
+        Event::Broken(_) | Event::PowerCut(_) => !came,
+    };
+    if started.is_ok() {
+        simulation.check();
+        simulation.upkeep();
+    } else {
+        assert!(!must_start, "{started:?}");
+        cut_power(&mut simulation, kept);
+        simulation.start();
+    }
+    use_all(&mut simulation);
+    came
+}
+
+#[test]
+fn whichever_operation_of_a_start_fails_the_next_one_finds_everything() {
+    for method in METHODS {
+        for kept in KEPT {
+            for event in [Event::NoRoom, Event::NoRoomFrom, Event::Broken, Event::PowerCut] {
+                let operations = (0..).take_while(|at| start_with_failure(method, kept, event(*at))).count();
+                assert!(operations > 10, "{operations} operations");
+            }
+        }
+    }
+}
+
+/// A disk without any room.
+#[test]
+fn a_store_starts_on_a_full_disk_and_takes_appends_when_there_is_room() {
+    for reserve_bytes in [0, 2_000] {
+        let mut simulation = off(SyncMethod::Fdatasync);
+        simulation.config.reserve_bytes = reserve_bytes;
+        assert!(life(&mut simulation));
+        simulation.stop();
+        simulation.hear();
+        simulation.disk.set_room(Some(0));
+        simulation.start();
+        append(&mut simulation, &[(0, 1, 100), (1, 1, 100)]);
+        let refusals = &simulation.refusals;
+        assert!(
+            matches!(refusals[..], [AppendError::NoSpace { .. }, AppendError::NoSpace { .. }]),
+            "{refusals:?}"
+        );
+        simulation.disk.set_room(None);
+        simulation.upkeep();
+        use_all(&mut simulation);
+    }
 }
 
 #[test]

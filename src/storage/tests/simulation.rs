@@ -50,6 +50,8 @@ pub(super) struct Simulation {
     pub(super) models: Vec<Model>,
     pub(super) outcomes: Vec<Outcomes>,
     next_number: u64,
+    /// Why the last appends that were heard of were refused.
+    pub(super) refusals: Vec<AppendError>,
     pub(super) up: Option<Up>,
     power_cuts: u64,
 }
@@ -84,6 +86,7 @@ impl Simulation {
             outcomes: specs.iter().map(|_| Outcomes::default()).collect(),
             specs,
             next_number: 1,
+            refusals: Vec::new(),
             up: None,
             power_cuts: 0,
         }
@@ -225,11 +228,15 @@ impl Simulation {
 
     /// Takes note of what has been acknowledged.
     pub(super) fn hear(&mut self) {
+        self.refusals.clear();
         for (log, model) in self.models.iter_mut().enumerate() {
             for (number, outcome) in self.outcomes[log].lock().unwrap().drain(..) {
-                if let Ok(base) = outcome {
-                    let before = model.acknowledged.insert(base.get(), number);
-                    assert_eq!(before, None, "offset {base} was given out twice");
+                match outcome {
+                    Ok(base) => {
+                        let before = model.acknowledged.insert(base.get(), number);
+                        assert_eq!(before, None, "offset {base} was given out twice");
+                    }
+                    Err(error) => self.refusals.push(error),
                 }
             }
             if let Some(up) = &self.up {
