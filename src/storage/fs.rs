@@ -292,10 +292,10 @@ fn allocate(file: &File, len: u64) -> io::Result<()> {
 
 /// Lengthens a file by writing zeros.
 fn fill(file: &File, len: u64) -> io::Result<()> {
-    const STEP: [u8; 64 << 10] = [0; 64 << 10];
+    let zeros = vec![0; 64 << 10];
     let mut end = file.metadata()?.len();
     while end < len {
-        let step = STEP.get(..(len - end) as usize).unwrap_or(&STEP);
+        let step = zeros.get(..(len - end) as usize).unwrap_or(&zeros);
         file.write_all_at(step, end)?;
         end += step.len() as u64;
     }

@@ -354,7 +354,7 @@ mod tests {
             "there is no room for it"
         );
         // Nor did the attempt leave anything taken.
-        kept.write_all_at(&[&[1; STEP_BYTES as usize - 1]], 1).unwrap();
+        kept.write_all_at(&[&vec![1; STEP_BYTES as usize - 1]], 1).unwrap();
         assert_eq!(held(&fs), RESERVE_BYTES - STEP_BYTES);
         disk.set_room(Some(10 * STEP_BYTES));
         room.restore();
@@ -368,7 +368,7 @@ mod tests {
         let (fs, room) = room(&disk);
         disk.set_room(Some(0));
         let upkeep = file(&*room.for_upkeep(), "file");
-        upkeep.write_all_at(&[&[1; RESERVE_BYTES as usize]], 0).unwrap();
+        upkeep.write_all_at(&[&vec![1; RESERVE_BYTES as usize]], 0).unwrap();
         assert_eq!(held(&fs), 0);
         assert!(is_refused(&upkeep.write_all_at(&[b"1"], RESERVE_BYTES)));
     }

@@ -2,7 +2,10 @@
 //! with the power cut right before it. Wherever that is, it is as before or as after, what was acknowledged is there, and
 //! the store can be used.
 
+use std::time::{Duration, Instant};
+
 use super::super::crew::Crew;
+use super::super::threads::Command;
 use super::sim_fs::{Event, Kept, Lies};
 use super::simulation::{Model, Outcomes, Simulation, Up};
 use super::*;
@@ -63,7 +66,7 @@ fn append(simulation: &mut Simulation, batches: &[(usize, u32, usize)]) {
     }
     simulation.write();
     let syncer = &simulation.up().crew.syncer;
-    syncer.sync_waiting(std::time::Instant::now());
+    syncer.sync_waiting(Instant::now());
     syncer.flush_lazy();
     syncer.sync_slots();
     simulation.upkeep();
@@ -96,8 +99,8 @@ fn delete(store: &Store, crew: &mut Crew, log: LogHandle) -> Result<(), LogError
     let [writer] = &mut crew.writers[..] else { panic!("one writer") };
     std::thread::scope(|scope| {
         let deleting = scope.spawn(|| store.delete_logs(&[log], &[]));
-        while let Ok(command) = writer.commands.recv_timeout(std::time::Duration::from_secs(60)) {
-            let is_close = matches!(command, super::super::threads::Command::Close(..));
+        while let Ok(command) = writer.commands.recv_timeout(Duration::from_mins(1)) {
+            let is_close = matches!(command, Command::Close(..));
             writer.round(command);
             if is_close {
                 break;
@@ -128,9 +131,18 @@ fn use_all(simulation: &mut Simulation) {
     }
 }
 
-/// Runs it for every operation there is.
-fn at_every_operation(mut run: impl FnMut(u64) -> bool) {
-    let operations = (0..).take_while(|at| run(*at)).count();
+/// Runs it for every operation there is; how many there are.
+fn at_every_operation(mut run: impl FnMut(u64) -> bool) -> u64 {
+    let mut operations = 0;
+    while run(operations) {
+        operations += 1;
+    }
+    operations
+}
+
+/// The same, for a whole life.
+fn at_every_operation_of_life(run: impl FnMut(u64) -> bool) {
+    let operations = at_every_operation(run);
     assert!(operations > 100, "{operations} operations");
     println!("{operations} operations");
 }
@@ -196,14 +208,13 @@ fn whichever_operation_of_a_start_fails_the_next_one_finds_everything() {
     for method in METHODS {
         for kept in KEPT {
             for event in [Event::NoRoom, Event::NoRoomFrom, Event::Broken, Event::PowerCut] {
-                let operations = (0..).take_while(|at| start_with_failure(method, kept, event(*at))).count();
+                let operations = at_every_operation(|at| start_with_failure(method, kept, event(at)));
                 assert!(operations > 10, "{operations} operations");
             }
         }
     }
 }
 
-/// A disk without any room.
 #[test]
 fn a_store_starts_on_a_full_disk_and_takes_appends_when_there_is_room() {
     for reserve_bytes in [0, 2_000] {
@@ -229,18 +240,18 @@ fn a_store_starts_on_a_full_disk_and_takes_appends_when_there_is_room() {
 #[test]
 fn whichever_operation_finds_no_room_the_store_goes_on() {
     for method in METHODS {
-        at_every_operation(|at| with_failure(method, Event::NoRoom(at), None));
-        at_every_operation(|at| with_failure(method, Event::NoRoomFrom(at), None));
-        at_every_operation(|at| with_failure(method, Event::NoRoom(at), Some(Kept::Some)));
+        at_every_operation_of_life(|at| with_failure(method, Event::NoRoom(at), None));
+        at_every_operation_of_life(|at| with_failure(method, Event::NoRoomFrom(at), None));
+        at_every_operation_of_life(|at| with_failure(method, Event::NoRoom(at), Some(Kept::Some)));
     }
 }
 
 #[test]
 fn whichever_operation_fails_nothing_acknowledged_is_lost() {
     for method in METHODS {
-        at_every_operation(|at| with_failure(method, Event::Broken(at), None));
+        at_every_operation_of_life(|at| with_failure(method, Event::Broken(at), None));
         for kept in KEPT {
-            at_every_operation(|at| with_failure(method, Event::Broken(at), Some(kept)));
+            at_every_operation_of_life(|at| with_failure(method, Event::Broken(at), Some(kept)));
         }
     }
 }
@@ -249,7 +260,7 @@ fn whichever_operation_fails_nothing_acknowledged_is_lost() {
 fn wherever_the_power_is_cut_it_is_as_before_or_as_after() {
     for method in METHODS {
         for kept in KEPT {
-            at_every_operation(|at| with_failure(method, Event::PowerCut(at), Some(kept)));
+            at_every_operation_of_life(|at| with_failure(method, Event::PowerCut(at), Some(kept)));
         }
     }
 }

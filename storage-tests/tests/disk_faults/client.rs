@@ -19,6 +19,11 @@ use tonic_types::StatusExt;
 
 pub(crate) struct Client(Channel);
 
+/// A large record.
+pub(crate) fn large() -> Vec<u8> {
+    vec![7; 64 << 10]
+}
+
 impl Client {
     pub(crate) async fn new(server: &ServerProcess) -> Self {
         Self(connect(server).await)
@@ -72,7 +77,7 @@ impl Client {
 
     /// Large records until one is refused; how many were not.
     pub(crate) async fn fill(&self, topic: &str) -> (usize, Status) {
-        let value = vec![7; 64 << 10];
+        let value = large();
         for count in 0.. {
             if let Err(status) = self.produce(topic, 0, &value).await {
                 return (count, status);

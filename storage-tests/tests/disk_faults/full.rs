@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use tokio::time::{sleep, timeout};
 
 use crate::SAGWAN;
-use crate::client::{Client, assert_no_room};
+use crate::client::{Client, assert_no_room, large};
 
 const DISK_BYTES: u64 = 64 << 20;
 /// How long a server may take to notice that there is room again.
@@ -90,7 +90,7 @@ async fn on_a_full_disk_records_are_refused_and_all_else_goes_on() {
     let client = Client::new(&server).await;
     client.create("large", 1, &[("segment_bytes", "1200000")]).await.expect("created");
     for _ in 0..160 {
-        client.produce("large", 0, &[3; 64 << 10]).await.expect("room");
+        client.produce("large", 0, &large()).await.expect("room");
     }
     client.commit("large", 1, "").await.expect("committed");
 
@@ -103,7 +103,7 @@ async fn on_a_full_disk_records_are_refused_and_all_else_goes_on() {
         }
         disk.fill(0);
         let client = Client::new(&server).await;
-        assert_no_room(&client.produce("large", 0, &[3; 64 << 10]).await.expect_err("no room"));
+        assert_no_room(&client.produce("large", 0, &large()).await.expect_err("no room"));
         load.settle(&server).await.expect("all that was acknowledged is read");
         for step in 0..10 {
             client.commit("large", offset + step, "").await.expect("from the reserve");
@@ -172,7 +172,7 @@ async fn when_the_reserve_is_used_up_too_the_server_waits_for_room() {
     let client = Client::new(&server).await;
     assert_eq!(client.read("t", 0).await.len(), 1);
     assert_eq!(client.committed("t").await, offset - 1);
-    assert_no_room(&client.produce("t", 0, &[1; 64 << 10]).await.expect_err("no room"));
+    assert_no_room(&client.produce("t", 0, &large()).await.expect_err("no room"));
     assert_eq!(client.counters().await.fenced_partitions, 0);
     disk.leave();
     room_again(&client, "t").await;

@@ -4,7 +4,7 @@ use storage_tests::process::ServerProcess;
 use tempfile::TempDir;
 
 use crate::SAGWAN;
-use crate::client::{Client, assert_no_room};
+use crate::client::{Client, assert_no_room, large};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_file_that_may_not_grow_refuses_records_and_the_server_lives() {
@@ -19,7 +19,7 @@ async fn a_file_that_may_not_grow_refuses_records_and_the_server_lives() {
     assert!(count > 20, "{count} records");
     assert_eq!(client.read("large", 0).await.len(), count);
     for _ in 0..64 {
-        client.produce("rolled", 0, &[7; 64 << 10]).await.expect("smaller files");
+        client.produce("rolled", 0, &large()).await.expect("smaller files");
     }
     client.commit("large", 5, "").await.expect("committed");
     client.create("new", 1, &[]).await.expect("created");
