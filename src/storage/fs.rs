@@ -272,8 +272,17 @@ pub(super) fn is_full(error: &io::Error) -> bool {
 
 #[cfg(target_os = "linux")]
 fn allocate(file: &File, len: u64) -> io::Result<()> {
-    use rustix::fs::{FallocateFlags, fallocate};
+    use std::os::unix::fs::MetadataExt;
+
+    use rustix::fs::{FallocateFlags, fallocate, fstatvfs};
     use rustix::io::Errno;
+    const BLOCK_BYTES: u64 = 512;
+    // An attempt that cannot succeed would take what there is from others for a moment.
+    let stat = fstatvfs(file)?;
+    let missing = len.saturating_sub(file.metadata()?.blocks() * BLOCK_BYTES);
+    if stat.f_bfree.saturating_mul(stat.f_frsize) < missing {
+        return Err(io::ErrorKind::StorageFull.into());
+    }
     loop {
         match fallocate(file, FallocateFlags::empty(), 0, len) {
             Ok(()) => return Ok(()),
