@@ -70,7 +70,8 @@ pub enum StopError {
     Close(#[from] CloseBrokerError),
 }
 
-/// A running broker. Dropping it without [`Server::shutdown`] is like a crash.
+/// A running broker. Dropping it without [`Server::shutdown`] is like a crash. Where files may not grow beyond a limit
+/// (RLIMIT_FSIZE), the program has to handle or ignore SIGXFSZ, as `sagwan serve` does.
 #[derive(Debug)]
 pub struct Server {
     grpc_addr: SocketAddr,

@@ -272,8 +272,17 @@ pub(super) fn is_full(error: &io::Error) -> bool {
 
 #[cfg(target_os = "linux")]
 fn allocate(file: &File, len: u64) -> io::Result<()> {
-    use rustix::fs::{FallocateFlags, fallocate};
+    use std::os::unix::fs::MetadataExt;
+
+    use rustix::fs::{FallocateFlags, fallocate, fstatvfs};
     use rustix::io::Errno;
+    const BLOCK_BYTES: u64 = 512;
+    // An attempt that cannot succeed would take what there is from others for a moment.
+    let stat = fstatvfs(file)?;
+    let missing = len.saturating_sub(file.metadata()?.blocks() * BLOCK_BYTES);
+    if stat.f_bfree.saturating_mul(stat.f_frsize) < missing {
+        return Err(io::ErrorKind::StorageFull.into());
+    }
     loop {
         match fallocate(file, FallocateFlags::empty(), 0, len) {
             Ok(()) => return Ok(()),
@@ -292,10 +301,10 @@ fn allocate(file: &File, len: u64) -> io::Result<()> {
 
 /// Lengthens a file by writing zeros.
 fn fill(file: &File, len: u64) -> io::Result<()> {
-    const STEP: [u8; 64 << 10] = [0; 64 << 10];
+    let zeros = vec![0; 64 << 10];
     let mut end = file.metadata()?.len();
     while end < len {
-        let step = STEP.get(..(len - end) as usize).unwrap_or(&STEP);
+        let step = zeros.get(..(len - end) as usize).unwrap_or(&zeros);
         file.write_all_at(step, end)?;
         end += step.len() as u64;
     }

@@ -188,11 +188,13 @@ impl Log {
         let first_ms = match self.first_append_ms {
             Some(first_ms) => first_ms,
             None if self.position == 0 => now_ms,
-            // Appended to by an earlier run: the first batch tells, as in Kafka, but is not believed about the future.
-            None => self.first_timestamp_ms().map_or(now_ms, |first_ms| first_ms.min(now_ms)),
+            // Appended to by an earlier run: the first batch tells, as in Kafka.
+            None => self.first_timestamp_ms().unwrap_or(now_ms),
         };
+        // Neither a batch nor a clock that was set back is believed about the future: the segment is young then.
+        let first_ms = first_ms.min(now_ms);
         self.first_append_ms = Some(first_ms);
-        now_ms.saturating_sub(first_ms) as u64 > self.config.segment_ms && now_ms > first_ms
+        now_ms.abs_diff(first_ms) > self.config.segment_ms
     }
 
     fn first_timestamp_ms(&self) -> Option<i64> {

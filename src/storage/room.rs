@@ -304,3 +304,93 @@ impl FsFile for RoomFile {
         self.file.map(len)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::sim_fs::{Disk, Lies, SimFs};
+    use super::*;
+
+    const RESERVE_BYTES: u64 = 3 * STEP_BYTES;
+
+    fn room(disk: &Disk) -> (SimFs, Arc<Room>) {
+        let fs = disk.boot();
+        fs.create_dir(Path::new("data")).unwrap();
+        let room = Room::new(Arc::new(fs.clone()), Path::new("data"), RESERVE_BYTES);
+        (fs, room)
+    }
+
+    fn file(fs: &dyn Fs, name: &str) -> Arc<dyn FsFile> {
+        fs.open(&Path::new("data").join(name), OpenHow::Write).unwrap()
+    }
+
+    fn held(fs: &SimFs) -> u64 {
+        fs.file_len(&Path::new("data").join(FILE)).unwrap().unwrap()
+    }
+
+    fn is_refused(outcome: &io::Result<()>) -> bool {
+        outcome.as_ref().is_err_and(is_full)
+    }
+
+    #[test]
+    fn once_the_reserve_is_broken_into_only_those_it_is_for_write() {
+        let disk = Disk::new(1, Lies::default());
+        let (fs, room) = room(&disk);
+        room.set_begun();
+        let (log, kept) = (file(&*room.for_log(false), "log"), file(&*room.for_log(true), "kept"));
+        log.write_all_at(&[b"1"], 0).unwrap();
+        disk.set_room(Some(0));
+        assert!(is_refused(&log.write_all_at(&[b"2"], 1)));
+        assert_eq!((held(&fs), room.is_broken()), (RESERVE_BYTES, false), "it is not for these");
+        kept.write_all_at(&[b"1"], 0).unwrap();
+        assert_eq!((held(&fs), room.is_broken()), (RESERVE_BYTES - STEP_BYTES, true), "no more than needed");
+        assert!(is_refused(&log.write_all_at(&[b"2"], 1)), "what was freed is not for these either");
+        assert!(is_refused(&room.for_log(false).create_dir(Path::new("data/new"))));
+        room.for_upkeep().create_dir(Path::new("data/upkeep")).unwrap();
+
+        room.restore();
+        assert_eq!(
+            (held(&fs), room.is_broken()),
+            (RESERVE_BYTES - STEP_BYTES, true),
+            "there is no room for it"
+        );
+        // Nor did the attempt leave anything taken.
+        kept.write_all_at(&[&vec![1; STEP_BYTES as usize - 1]], 1).unwrap();
+        assert_eq!(held(&fs), RESERVE_BYTES - STEP_BYTES);
+        disk.set_room(Some(10 * STEP_BYTES));
+        room.restore();
+        assert_eq!((held(&fs), room.is_broken()), (RESERVE_BYTES, false));
+        log.write_all_at(&[b"2"], 1).unwrap();
+    }
+
+    #[test]
+    fn the_reserve_has_an_end() {
+        let disk = Disk::new(1, Lies::default());
+        let (fs, room) = room(&disk);
+        disk.set_room(Some(0));
+        let upkeep = file(&*room.for_upkeep(), "file");
+        upkeep.write_all_at(&[&vec![1; RESERVE_BYTES as usize]], 0).unwrap();
+        assert_eq!(held(&fs), 0);
+        assert!(is_refused(&upkeep.write_all_at(&[b"1"], RESERVE_BYTES)));
+    }
+
+    #[test]
+    fn before_the_start_is_on_the_disk_nothing_is_appended() {
+        let (_, room) = room(&Disk::new(1, Lies::default()));
+        for uses_reserve in [false, true] {
+            let opened = room.for_log(uses_reserve).open(Path::new("data/log"), OpenHow::Write);
+            assert!(is_refused(&opened.map(drop)));
+        }
+    }
+
+    #[test]
+    fn the_reserve_follows_its_setting() {
+        let disk = Disk::new(1, Lies::default());
+        let (fs, _) = room(&disk);
+        for reserve_bytes in [RESERVE_BYTES, 10, 500] {
+            Room::new(Arc::new(fs.clone()), Path::new("data"), reserve_bytes);
+            assert_eq!(held(&fs), reserve_bytes);
+        }
+        Room::new(Arc::new(fs.clone()), Path::new("data"), 0);
+        assert_eq!(fs.file_len(&Path::new("data").join(FILE)).unwrap(), None);
+    }
+}

@@ -468,7 +468,9 @@ impl Store {
             let mut slots = self.slots.lock();
             for key in &keys {
                 let slot = registry.remove(key).map(|view| view.slot).or_else(|| unopened.remove(key));
-                slot.into_iter().for_each(|slot| slots.release(slot));
+                if let Some(slot) = slot {
+                    slots.release(slot);
+                }
             }
         }
         self.checkpointer.forget(&keys);

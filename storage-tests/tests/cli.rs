@@ -340,3 +340,15 @@ fn help_and_completions_need_no_broker() {
     let script = String::from_utf8(sagwan("completions bash")).expect("text");
     assert!(script.contains("delete-records"), "{script}");
 }
+
+#[test]
+fn a_second_server_on_a_data_directory_ends_at_once_and_names_the_first() {
+    let sagwan = Sagwan::start();
+    let mut second = Command::new(SAGWAN);
+    second.arg("serve").arg("--data-dir").arg(sagwan.server.data_dir()).args(["--grpc-addr", "127.0.0.1:0"]);
+    let (code, said) = failure(&run(&mut second));
+    assert_eq!(code, Some(1), "{said}");
+    let expected = format!("in use by process {}:", sagwan.server.id());
+    assert!(said.contains(&expected), "{said} has {expected:?}");
+    assert_eq!(sagwan.text("topic list --output json").trim(), "[]", "the first one is unharmed");
+}

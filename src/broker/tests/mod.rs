@@ -2,6 +2,7 @@
 
 mod admin;
 mod end;
+mod every_step;
 mod fetch;
 mod offsets;
 mod produce;

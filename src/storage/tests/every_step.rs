@@ -2,7 +2,10 @@
 //! with the power cut right before it. Wherever that is, it is as before or as after, what was acknowledged is there, and
 //! the store can be used.
 
+use std::time::{Duration, Instant};
+
 use super::super::crew::Crew;
+use super::super::threads::Command;
 use super::sim_fs::{Event, Kept, Lies};
 use super::simulation::{Model, Outcomes, Simulation, Up};
 use super::*;
@@ -41,6 +44,11 @@ fn life(simulation: &mut Simulation) -> Created {
     // Written, and not synced any more.
     simulation.append_to(0, 1, 200);
     simulation.write();
+    true
+}
+
+/// Deletes a log and makes another, and ends in an orderly way.
+fn end_of_life(simulation: &mut Simulation) {
     replace_last(simulation);
     append(simulation, &[(0, 1, 100)]);
     if simulation.specs.len() == 2 {
@@ -49,7 +57,6 @@ fn life(simulation: &mut Simulation) -> Created {
     simulation.checkpoint();
     // An end that fails is like none.
     let _ = simulation.up().store.finish();
-    true
 }
 
 /// Appends batches of so many records of so many bytes to logs, and syncs them.
@@ -59,7 +66,7 @@ fn append(simulation: &mut Simulation, batches: &[(usize, u32, usize)]) {
     }
     simulation.write();
     let syncer = &simulation.up().crew.syncer;
-    syncer.sync_waiting(std::time::Instant::now());
+    syncer.sync_waiting(Instant::now());
     syncer.flush_lazy();
     syncer.sync_slots();
     simulation.upkeep();
@@ -92,8 +99,8 @@ fn delete(store: &Store, crew: &mut Crew, log: LogHandle) -> Result<(), LogError
     let [writer] = &mut crew.writers[..] else { panic!("one writer") };
     std::thread::scope(|scope| {
         let deleting = scope.spawn(|| store.delete_logs(&[log], &[]));
-        while let Ok(command) = writer.commands.recv_timeout(std::time::Duration::from_secs(60)) {
-            let is_close = matches!(command, super::super::threads::Command::Close(..));
+        while let Ok(command) = writer.commands.recv_timeout(Duration::from_mins(1)) {
+            let is_close = matches!(command, Command::Close(..));
             writer.round(command);
             if is_close {
                 break;
@@ -124,11 +131,26 @@ fn use_all(simulation: &mut Simulation) {
     }
 }
 
-/// Runs it for every operation there is.
-fn at_every_operation(mut run: impl FnMut(u64) -> bool) {
-    let operations = (0..).take_while(|at| run(*at)).count();
+/// Runs it for every operation there is; how many there are.
+fn at_every_operation(mut run: impl FnMut(u64) -> bool) -> u64 {
+    let mut operations = 0;
+    while run(operations) {
+        operations += 1;
+    }
+    operations
+}
+
+/// The same, for a whole life.
+fn at_every_operation_of_life(run: impl FnMut(u64) -> bool) {
+    let operations = at_every_operation(run);
     assert!(operations > 100, "{operations} operations");
     println!("{operations} operations");
+}
+
+fn cut_power(simulation: &mut Simulation, kept: Kept) {
+    simulation.stop();
+    simulation.disk.cut_power_keeping(kept);
+    simulation.forget_cached();
 }
 
 /// One life with a failure, and what comes after. Returns whether the failure has come.
@@ -136,6 +158,9 @@ fn with_failure(method: SyncMethod, event: Event, kept: Option<Kept>) -> bool {
     let mut simulation = off(method);
     simulation.disk.plan(Some(event));
     let created = life(&mut simulation);
+    if created {
+        end_of_life(&mut simulation);
+    }
     let came = simulation.disk.plan(None);
     if let Some(up) =
         simulation.up.as_mut().filter(|_| matches!(event, Event::NoRoom(_) | Event::NoRoomFrom(_)))
@@ -144,34 +169,89 @@ fn with_failure(method: SyncMethod, event: Event, kept: Option<Kept>) -> bool {
             assert_eq!(log.status().state, LogState::Online, "no room fences nothing");
         }
     }
+    simulation.stop();
     if let Some(kept) = kept {
-        simulation.hear();
-        simulation.stop();
-        simulation.disk.cut_power_keeping(kept);
-        simulation.forget_cached();
-    } else {
-        simulation.hear();
-        simulation.stop();
+        cut_power(&mut simulation, kept);
     }
     start_and_use(&mut simulation, created);
     came
 }
 
+/// A start after a power cut, with a failure. Returns whether the failure has come.
+fn start_with_failure(method: SyncMethod, kept: Kept, event: Event) -> bool {
+    let mut simulation = off(method);
+    assert!(life(&mut simulation));
+    cut_power(&mut simulation, kept);
+    simulation.disk.plan(Some(event));
+    let started = simulation.try_start();
+    let came = simulation.disk.plan(None);
+    // Where all of the reserve is gone, a torn tail cannot be copied, and so not be cut.
+    let must_start = match event {
+        Event::NoRoom(_) => true,
+        Event::NoRoomFrom(_) => kept == Kept::Everything,
+        Event::Broken(_) | Event::PowerCut(_) => !came,
+    };
+    if started.is_ok() {
+        simulation.check();
+        simulation.upkeep();
+    } else {
+        assert!(!must_start, "{started:?}");
+        cut_power(&mut simulation, kept);
+        simulation.start();
+    }
+    use_all(&mut simulation);
+    came
+}
+
+#[test]
+fn whichever_operation_of_a_start_fails_the_next_one_finds_everything() {
+    for method in METHODS {
+        for kept in KEPT {
+            for event in [Event::NoRoom, Event::NoRoomFrom, Event::Broken, Event::PowerCut] {
+                let operations = at_every_operation(|at| start_with_failure(method, kept, event(at)));
+                assert!(operations > 10, "{operations} operations");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_store_starts_on_a_full_disk_and_takes_appends_when_there_is_room() {
+    for reserve_bytes in [0, 2_000] {
+        let mut simulation = off(SyncMethod::Fdatasync);
+        simulation.config.reserve_bytes = reserve_bytes;
+        assert!(life(&mut simulation));
+        simulation.stop();
+        simulation.hear();
+        simulation.disk.set_room(Some(0));
+        simulation.start();
+        append(&mut simulation, &[(0, 1, 100), (1, 1, 100)]);
+        let refusals = &simulation.refusals;
+        assert!(
+            matches!(refusals[..], [AppendError::NoSpace { .. }, AppendError::NoSpace { .. }]),
+            "{refusals:?}"
+        );
+        simulation.disk.set_room(None);
+        simulation.upkeep();
+        use_all(&mut simulation);
+    }
+}
+
 #[test]
 fn whichever_operation_finds_no_room_the_store_goes_on() {
     for method in METHODS {
-        at_every_operation(|at| with_failure(method, Event::NoRoom(at), None));
-        at_every_operation(|at| with_failure(method, Event::NoRoomFrom(at), None));
-        at_every_operation(|at| with_failure(method, Event::NoRoom(at), Some(Kept::Some)));
+        at_every_operation_of_life(|at| with_failure(method, Event::NoRoom(at), None));
+        at_every_operation_of_life(|at| with_failure(method, Event::NoRoomFrom(at), None));
+        at_every_operation_of_life(|at| with_failure(method, Event::NoRoom(at), Some(Kept::Some)));
     }
 }
 
 #[test]
 fn whichever_operation_fails_nothing_acknowledged_is_lost() {
     for method in METHODS {
-        at_every_operation(|at| with_failure(method, Event::Broken(at), None));
+        at_every_operation_of_life(|at| with_failure(method, Event::Broken(at), None));
         for kept in KEPT {
-            at_every_operation(|at| with_failure(method, Event::Broken(at), Some(kept)));
+            at_every_operation_of_life(|at| with_failure(method, Event::Broken(at), Some(kept)));
         }
     }
 }
@@ -180,7 +260,7 @@ fn whichever_operation_fails_nothing_acknowledged_is_lost() {
 fn wherever_the_power_is_cut_it_is_as_before_or_as_after() {
     for method in METHODS {
         for kept in KEPT {
-            at_every_operation(|at| with_failure(method, Event::PowerCut(at), Some(kept)));
+            at_every_operation_of_life(|at| with_failure(method, Event::PowerCut(at), Some(kept)));
         }
     }
 }

@@ -517,7 +517,8 @@ impl Fs for SimFs {
         if taken {
             return Ok(LockOutcome::Held { holder: "another".to_owned() });
         }
-        self.open(path, OpenHow::Write)?.write_all_at(&[content.as_bytes()], 0)?;
+        // As on a real one: it is held without content too.
+        let _ = self.open(path, OpenHow::Write)?.write_all_at(&[content.as_bytes()], 0);
         Ok(LockOutcome::Locked(Box::new(())))
     }
 }
@@ -556,7 +557,9 @@ impl FsFile for SimFile {
         self.with(|state, file| {
             state.note("write", file, position);
             let mut failure = None;
-            if let Err(error) = state.begin(Op::Take) {
+            let end = position as usize + bytes.len();
+            let op = if end > state.files[file].now.len() { Op::Take } else { Op::Other };
+            if let Err(error) = state.begin(op) {
                 // With the power the boot has ended, and nothing is written.
                 bytes.truncate(if state.boot == boot { bytes.len() / 2 } else { 0 });
                 failure = Some(error);

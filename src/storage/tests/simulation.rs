@@ -58,6 +58,8 @@ pub(super) struct Simulation {
     /// By number: whose batch it is.
     owners: BTreeMap<u64, usize>,
     next_number: u64,
+    /// Why the last appends that were heard of were refused.
+    pub(super) refusals: Vec<AppendError>,
     pub(super) up: Option<Up>,
     power_cuts: u64,
 }
@@ -99,6 +101,7 @@ impl Simulation {
             owners: BTreeMap::new(),
             specs,
             next_number: 1,
+            refusals: Vec::new(),
             up: None,
             power_cuts: 0,
         }
@@ -314,17 +317,21 @@ impl Simulation {
 
     /// Takes note of what has been acknowledged.
     pub(super) fn hear(&mut self) {
+        self.refusals.clear();
         for (log, model) in self.models.iter_mut().enumerate() {
             for (number, outcome) in self.outcomes[log].lock().unwrap().drain(..) {
                 if let Some(who) = self.owners.get(&number) {
                     self.producers[*who].hear(number, &outcome);
                 }
-                if let Ok(Appended { base_offset, duplicate, .. }) = outcome {
-                    let before = model.acknowledged.insert(base_offset.get(), number);
-                    let is_known = before == Some(number) && duplicate;
-                    assert!(before.is_none() || is_known, "offset {base_offset} was given out twice");
-                    let expected = model.expected.get(&number).copied().unwrap_or(base_offset);
-                    assert_eq!(base_offset, expected, "number {number} is not where it was expected");
+                match outcome {
+                    Ok(Appended { base_offset, duplicate, .. }) => {
+                        let before = model.acknowledged.insert(base_offset.get(), number);
+                        let is_known = before == Some(number) && duplicate;
+                        assert!(before.is_none() || is_known, "offset {base_offset} was given out twice");
+                        let expected = model.expected.get(&number).copied().unwrap_or(base_offset);
+                        assert_eq!(base_offset, expected, "number {number} is not where it was expected");
+                    }
+                    Err(error) => self.refusals.push(error),
                 }
             }
             if let Some(up) = &self.up {
