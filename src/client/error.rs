@@ -45,6 +45,8 @@ pub mod reason {
     pub const UNKNOWN_TOPIC: &str = "UNKNOWN_TOPIC";
     /// The topic has no such partition.
     pub const UNKNOWN_PARTITION: &str = "UNKNOWN_PARTITION";
+    /// The batch would not have got the offset that was expected; the metadata has the `next_offset`.
+    pub const UNEXPECTED_OFFSET: &str = "UNEXPECTED_OFFSET";
     /// The broker's disk is full.
     pub const STORAGE_FULL: &str = "STORAGE_FULL";
     /// The broker is about to stop.
