@@ -83,7 +83,8 @@ impl Change {
             Delete(topic) => broker.delete_topic(&name(topic)).await,
             Append(topic, partition, value) => {
                 let batch = batch(&[value], Codec::None);
-                let pending = broker.start_append(Caller::Internal, &name(topic), partition, batch).await?;
+                let pending =
+                    broker.start_append(Caller::Internal, &name(topic), partition, batch, None).await?;
                 pending.wait().await.map(drop)
             }
         }
@@ -167,7 +168,8 @@ async fn use_all(broker: &Broker) {
         for partition in 0..topic.partitions.len() as i32 {
             made(|| async move {
                 let batch = batch(&["more"], Codec::None);
-                let pending = broker.start_append(Caller::Internal, &topic.name, partition, batch).await?;
+                let pending =
+                    broker.start_append(Caller::Internal, &topic.name, partition, batch, None).await?;
                 pending.wait().await.map(drop)
             })
             .await;

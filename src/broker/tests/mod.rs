@@ -6,4 +6,5 @@ mod every_step;
 mod fetch;
 mod offsets;
 mod produce;
+mod producers;
 mod start;
