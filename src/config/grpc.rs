@@ -18,7 +18,8 @@ pub struct GrpcConfig {
     pub max_message_bytes: u64,
     /// Calls under way on one connection. 1 to 1,000,000. Default: 1,024.
     pub max_concurrent_streams: u32,
-    /// Connections in all; further ones wait to be accepted. 1 to 1,000,000. Default: 4,096.
+    /// Connections in all; further ones wait to be accepted. 1 to 1,000,000; reduced to what the limit of open files
+    /// allows. Default: 4,096.
     pub max_connections: usize,
     /// Requests of one ProduceStream that are worked on at a time; beyond it the stream waits. 1 to 65,536.
     /// Default: 256.

@@ -346,6 +346,18 @@ impl Log {
         Ok(())
     }
 
+    /// Whether nothing that was written waits for a sync, now or ever.
+    pub(super) fn is_synced(&self) -> bool {
+        let view = &self.view;
+        let all = view.in_flight_bytes() == 0 && view.synced().mark.offset >= view.log_end_offset();
+        all || view.failure().is_some()
+    }
+
+    /// Lets go of the file, which is opened again by the next write. Called only when [`Log::is_synced`].
+    pub(super) fn close_file(&mut self) {
+        self.file = None;
+    }
+
     /// The end of what has been written.
     pub(super) fn boundary(&self) -> Boundary {
         let mark = Mark {
@@ -392,7 +404,10 @@ fn append_error(path: PathBuf, error: &io::Error) -> AppendError {
     if no_space {
         AppendError::NoSpace { path }
     } else {
-        AppendError::Write { path, source: Arc::new(io::Error::new(error.kind(), error.to_string())) }
+        // Of the system's errors, the number says more than the kind.
+        let own = || io::Error::new(error.kind(), error.to_string());
+        let source = error.raw_os_error().map_or_else(own, io::Error::from_raw_os_error);
+        AppendError::Write { path, source: Arc::new(source) }
     }
 }
 

@@ -42,7 +42,7 @@ pub struct Lease(Option<Arc<dyn Map>>);
 
 impl Lease {
     /// Of bytes of `map`.
-    pub(super) fn of(map: &Arc<dyn Map>) -> Self {
+    pub fn of(map: &Arc<dyn Map>) -> Self {
         Self(Some(Arc::clone(map)))
     }
 

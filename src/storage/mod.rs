@@ -50,6 +50,7 @@ mod log_file;
 mod log_view;
 mod map_table;
 pub mod mmap;
+mod open_logs;
 mod open_segments;
 mod recovery;
 mod scan;

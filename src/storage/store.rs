@@ -22,6 +22,7 @@ use super::handle::LogHandle;
 use super::index::{IndexResume, SegmentIndex};
 use super::log::{Log, LogEnv, LogStart, Rolled};
 use super::log_view::{LogParts, LogView};
+use super::open_logs::OpenLogs;
 use super::open_segments::OpenSegments;
 use super::recovery::{Prior, Recovered, key, open_log};
 use super::segment::{Segment, file_name};
@@ -32,7 +33,7 @@ use super::tail_cache::TailCache;
 use super::threads::{Command, SyncQueue, SyncThread, Writer};
 use super::types::{LogError, LogSpec, OpenLogError, StorageStats};
 use super::upkeep::{Job, Upkeep};
-use super::{identity, seals};
+use super::{checkpointer, identity, limits, seals};
 use crate::clock::Clock;
 use crate::config::StorageConfig;
 use crate::types::{LeaderEpoch, Offset};
@@ -140,6 +141,7 @@ impl Store {
             syncer: Arc::clone(&syncer),
             leader_epoch,
             last: Mutex::new(prior.logs.clone()),
+            logs_at_a_time: checkpointer::logs_at_a_time(limits::descriptors()),
         });
         let (jobs, job_receiver) = channel();
         let mut store = Self {
@@ -168,6 +170,7 @@ impl Store {
 
     fn crew(&mut self, syncer: Arc<Mutex<Syncer>>) -> Crew {
         let mut writers = Vec::new();
+        let open_logs = self.config.open_logs / self.config.writer_threads;
         for _ in 0..self.config.writer_threads {
             let (sender, commands) = channel();
             writers.push(Writer {
@@ -178,6 +181,7 @@ impl Store {
                 max_group_bytes: self.config.max_group_bytes,
                 logs: HashMap::new(),
                 touched: Vec::new(),
+                open_logs: OpenLogs::new(open_logs),
             });
             self.writers.push(sender);
         }

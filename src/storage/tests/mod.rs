@@ -7,6 +7,7 @@ mod interleavings;
 mod recovery;
 mod sim_fs;
 mod simulation;
+mod vanished;
 
 use std::io;
 use std::path::Path;
