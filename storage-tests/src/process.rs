@@ -36,7 +36,7 @@ impl ServerProcess {
     /// # Panics
     /// If it ends or is not ready within a minute.
     pub fn start(program: impl AsRef<Path>, data_dir: impl AsRef<Path>) -> Self {
-        Self::start_with(program.as_ref(), data_dir.as_ref(), None)
+        Self::start_with(program.as_ref(), data_dir.as_ref(), None, None)
     }
 
     /// As [`start`](Self::start), with a configuration file.
@@ -48,12 +48,56 @@ impl ServerProcess {
         data_dir: impl AsRef<Path>,
         config: impl Into<PathBuf>,
     ) -> Self {
-        Self::start_with(program.as_ref(), data_dir.as_ref(), Some(config.into()))
+        Self::start_with(program.as_ref(), data_dir.as_ref(), Some(config.into()), None)
     }
 
-    fn start_with(program: &Path, data_dir: &Path, config: Option<PathBuf>) -> Self {
-        let (child, address, alive) = spawn(program, data_dir, config.as_deref());
+    /// As [`start_configured`](Self::start_configured), with at most so many open files. A restart lifts the limit.
+    ///
+    /// # Panics
+    /// If it ends or is not ready within a minute.
+    pub fn start_limited(
+        program: impl AsRef<Path>,
+        data_dir: impl AsRef<Path>,
+        config: impl Into<PathBuf>,
+        descriptors: u32,
+    ) -> Self {
+        Self::start_with(program.as_ref(), data_dir.as_ref(), Some(config.into()), Some(descriptors))
+    }
+
+    fn start_with(
+        program: &Path,
+        data_dir: &Path,
+        config: Option<PathBuf>,
+        descriptors: Option<u32>,
+    ) -> Self {
+        let (child, address, alive) = spawn(program, data_dir, config.as_deref(), descriptors);
         Self { program: program.into(), data_dir: data_dir.into(), config, child, address, alive }
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
+    /// What its descriptors stand for: paths, and names such as `socket:[1]`.
+    ///
+    /// # Panics
+    /// If it is not there.
+    pub fn open_files(&self) -> Vec<PathBuf> {
+        let dir = format!("/proc/{}/fd", self.child.id());
+        let entries = std::fs::read_dir(&dir).unwrap_or_else(|error| panic!("{dir}: {error}"));
+        // One that has been closed meanwhile is not open.
+        entries.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok()).collect()
+    }
+
+    /// The files that it has mapped, once for each map; the name of a deleted one ends with ` (deleted)`.
+    ///
+    /// # Panics
+    /// If it is not there.
+    pub fn mapped_files(&self) -> Vec<String> {
+        let path = format!("/proc/{}/maps", self.child.id());
+        let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+        text.lines().filter_map(|line| line.find('/').map(|begin| line[begin..].to_owned())).collect()
     }
 
     /// `host:port` of the gRPC listener; another one after each start.
@@ -96,7 +140,7 @@ impl ServerProcess {
     /// # Panics
     /// If it is still there after a minute.
     pub fn terminate(&mut self) -> ExitStatus {
-        kill_process(Pid::from_child(&self.child), Signal::TERM)
+        kill_process(self.pid(), Signal::TERM)
             .unwrap_or_else(|error| panic!("cannot signal the server: {error}"));
         match self.alive.recv_timeout(LIMIT) {
             Err(RecvTimeoutError::Disconnected) => {}
@@ -116,7 +160,8 @@ impl ServerProcess {
             matches!(ended, Ok(Some(_))),
             "the server is to be ended before it is started again: {ended:?}"
         );
-        (self.child, self.address, self.alive) = spawn(&self.program, &self.data_dir, self.config.as_deref());
+        (self.child, self.address, self.alive) =
+            spawn(&self.program, &self.data_dir, self.config.as_deref(), None);
     }
 }
 
@@ -129,8 +174,20 @@ impl Drop for ServerProcess {
 }
 
 /// Starts the server and waits for the address in its log.
-fn spawn(program: &Path, data_dir: &Path, config: Option<&Path>) -> (Child, String, Receiver<String>) {
-    let mut command = Command::new(program);
+fn spawn(
+    program: &Path,
+    data_dir: &Path,
+    config: Option<&Path>,
+    descriptors: Option<u32>,
+) -> (Child, String, Receiver<String>) {
+    let mut command = match descriptors {
+        None => Command::new(program),
+        Some(most) => {
+            let mut shell = Command::new("sh");
+            shell.args(["-c", &format!("ulimit -n {most} && exec \"$0\" \"$@\"")]).arg(program);
+            shell
+        }
+    };
     command.arg("serve").arg("--data-dir").arg(data_dir).args(["--grpc-addr", "127.0.0.1:0"]);
     if let Some(config) = config {
         command.arg("--config").arg(config);

@@ -1,6 +1,7 @@
 //! The storage layer as its callers see it, on a real directory and on one that fails.
 
 mod append_and_read;
+mod descriptors;
 mod faults;
 mod hook_fs;
 mod interleavings;
