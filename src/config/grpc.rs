@@ -28,7 +28,8 @@ pub struct GrpcConfig {
     pub keepalive_interval_ms: u64,
     /// How long to wait for that sign before the connection is closed, in ms. 1,000 to 3,600,000. Default: 20,000.
     pub keepalive_timeout_ms: u64,
-    /// A stream whose reader takes nothing for so long is ended, in ms. 1,000 to 86,400,000. Default: 60,000.
+    /// A stream whose reader takes nothing for so long is ended, within as much again, in ms. 1,000 to 86,400,000.
+    /// Default: 60,000.
     pub stall_timeout_ms: u64,
     /// At shutdown, how long calls under way may take to finish, in ms. 0 to 3,600,000. Default: 10,000.
     pub shutdown_grace_ms: u64,

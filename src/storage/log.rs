@@ -15,6 +15,7 @@ use bytes::{Bytes, BytesMut};
 use super::checkpoint::{Boundary, Mark};
 use super::fs::{FsFile, OpenHow};
 use super::index::SegmentIndex;
+use super::limits::is_exhausted;
 use super::log_file::LogFile;
 use super::log_view::LogView;
 use super::open_segments::OpenSegments;
@@ -47,6 +48,8 @@ pub(super) struct Log {
     segment: Arc<Segment>,
     /// Its log file, once it is needed; never closed while it has unsynced bytes.
     file: Option<Arc<dyn FsFile>>,
+    /// A segment was taken back, and its name may come back until the directory is synced.
+    names_unsynced: bool,
     /// The length of what has been written to it.
     position: u64,
     /// The next offset to give out, tentatively.
@@ -109,6 +112,7 @@ impl Log {
             config,
             segment: start.segment,
             file: None,
+            names_unsynced: false,
             position: start.mark.position,
             next_offset: start.mark.offset,
             block_crcs: (start.mark.position == 0).then(BlockCrcs::default),
@@ -202,7 +206,7 @@ impl Log {
         if self.gathered.is_empty() {
             return None;
         }
-        let wrote = self.file().and_then(|file| {
+        let wrote = self.sync_names().and_then(|()| self.file()).and_then(|file| {
             let bufs: Vec<&[u8]> = self.gathered.iter().map(|gathered| &gathered.batch[..]).collect();
             file.write_all_at(&bufs, self.position).map(|()| file)
         });
@@ -318,15 +322,29 @@ impl Log {
 
     /// The segment could not be begun: its file must not stay, as a smaller batch may still go to the present one, and
     /// the new one would then lie in the middle of it.
-    fn take_back_segment(&self, segment: &Segment) {
+    fn take_back_segment(&mut self, segment: &Segment) {
         let fs = &self.view.fs;
         let removed = match fs.remove_file(&segment.log_path()) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             removed => removed.and_then(|()| fs.sync_dir(&self.view.dir)),
         };
         if let Err(error) = removed {
+            if is_exhausted(&error) {
+                // The directory could not be opened; nothing has been asked of the disk.
+                self.names_unsynced = true;
+                return;
+            }
             self.view.fail(&format!("a failed roll could not be undone: {error}"));
         }
+    }
+
+    /// Before anything is written where a segment was taken back.
+    fn sync_names(&mut self) -> io::Result<()> {
+        if self.names_unsynced {
+            self.view.fs.sync_dir(&self.view.dir)?;
+            self.names_unsynced = false;
+        }
+        Ok(())
     }
 
     /// Puts on the disk what has been written. Publishes nothing.

@@ -48,7 +48,7 @@ fn many_logs_are_written_through_few_descriptors() {
             }
         }
         drop(sender);
-        assert_eq!(outcomes.iter().filter(Result::is_ok).count() as u64, u64::from(LOGS) * ROUNDS);
+        assert_eq!(outcomes.iter().map(Result::unwrap).count() as u64, u64::from(LOGS) * ROUNDS);
         // Published groups may be on their way out.
         let most = fs.most_open("log");
         assert!((8..=32).contains(&most), "{durability:?}: {most} log files were open at a time");
@@ -86,6 +86,24 @@ fn a_segment_that_cannot_be_opened_to_roll_is_a_failed_append_and_no_more() {
     // A smaller one still fits where there is a file.
     open.fill(1, 100);
     fs.hook(|_, _| Ok(()));
+    open.fill(10, 800);
+    open.crash();
+    fixture.reopen().assert_numbered(0, 160);
+}
+
+#[test]
+fn a_roll_that_cannot_be_taken_back_for_want_of_a_descriptor_is_taken_back_before_the_next_write() {
+    let (mut fixture, fs) = hooked();
+    fixture.spec.config.segment_bytes = 10_000;
+    let open = fixture.create();
+    open.fill(5, 100);
+    fs.hook(|step, _| if step == Step::SyncDir { Err(rustix::io::Errno::MFILE.into()) } else { Ok(()) });
+    assert_exhausted(open.append(batch(50, 10, 800)));
+    // It would lie where the new segment may come back after a power cut.
+    assert_exhausted(open.append(batch(50, 10, 100)));
+    assert_eq!(open.log.status().state, LogState::Online);
+    fs.hook(|_, _| Ok(()));
+    open.fill(1, 100);
     open.fill(10, 800);
     open.crash();
     fixture.reopen().assert_numbered(0, 160);
