@@ -53,6 +53,8 @@ struct QueueState {
     groups: Vec<Written>,
     /// Files of logs with `durability = os` with unsynced bytes, by slot.
     lazy: HashMap<usize, LazyFile>,
+    /// Some of them have been taken, and are being synced.
+    flushing: bool,
     stop: bool,
     /// The syncing thread has panicked: nothing more will be synced.
     dead: bool,
@@ -134,15 +136,27 @@ impl SyncQueue {
         (std::mem::take(&mut state.groups), state.stop)
     }
 
-    /// The log has synced its file, and is about to close it.
+    /// The log has synced its file, and is about to close it: returns when nobody here keeps it open.
     fn release_lazy(&self, view: &LogView) {
-        if let Some(lazy) = self.state.lock().lazy.get_mut(&view.slot) {
+        let mut state = self.state.lock();
+        if let Some(lazy) = state.lazy.get_mut(&view.slot) {
             lazy.file = None;
+        }
+        while state.flushing && !state.dead {
+            self.published.wait(&mut state);
         }
     }
 
     fn take_lazy(&self) -> Vec<LazyFile> {
-        self.state.lock().lazy.drain().map(|(_, lazy)| lazy).collect()
+        let mut state = self.state.lock();
+        state.flushing = true;
+        state.lazy.drain().map(|(_, lazy)| lazy).collect()
+    }
+
+    /// What was taken is synced, and has been let go.
+    fn flushed(&self) {
+        self.state.lock().flushing = false;
+        self.published.notify_all();
     }
 
     /// Wakes those that wait for room.
@@ -310,10 +324,11 @@ impl Writer {
         if !log.is_synced() {
             self.queue.wait_until_idle(log.view());
         }
-        // What `durability = os` has left unsynced. If it fails, that log has failed, and the room is there.
-        if log.is_synced() || log.sync().is_ok() {
-            self.queue.release_lazy(log.view());
+        if !log.is_synced() {
+            // What `durability = os` has left unsynced. If it fails, that log takes no more writes.
+            let _ = log.sync();
         }
+        self.queue.release_lazy(log.view());
         log.close_file();
     }
 
@@ -422,6 +437,8 @@ impl SyncThread {
         if !files.is_empty() {
             self.sync_files(files.iter().map(|lazy| (&lazy.view, lazy.file.as_ref(), lazy.end)));
         }
+        drop(files);
+        self.queue.flushed();
     }
 
     /// Syncs each file once; what is then durable is noted with its log and in its slot, what is not fails its log.
