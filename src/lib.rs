@@ -39,7 +39,8 @@
 //! 2. [`broker`] asks the log's tail cache: what was appended last is in memory. Anything older is read on a blocking
 //!    thread: found by the offset index of its segment, brought into memory, and lent out of the map without a copy.
 //! 3. At the end of the log the reader waits for the high watermark; nothing polls.
-//! 4. The edge sends the batches as they are stored, or decodes them into records.
+//! 4. The edge sends the batches as they are stored, or decodes them into records. The transport's copy is the first of
+//!    what comes from a map, and is discarded if a page of it could not be had.
 //!
 //! # Tasks and threads
 //!

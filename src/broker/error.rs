@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use super::catalogue::CatalogueError;
 use crate::record::BatchError;
+use crate::storage::limits::is_exhausted;
 use crate::storage::{LogError, ProducerError};
 use crate::types::{Offset, PartitionId, TopicName};
 
@@ -112,6 +113,16 @@ pub enum BrokerError {
         /// The partition, where it is about one.
         partition: Option<PartitionId>,
     },
+    /// There are as many files open, or mapped, as may be. It works again as soon as some are let go.
+    #[error("too many files are open for {}: {detail}", place(.topic, *.partition))]
+    TooManyFiles {
+        /// The topic.
+        topic: TopicName,
+        /// The partition, where it is about one.
+        partition: Option<PartitionId>,
+        /// The operation, the file and the reason.
+        detail: String,
+    },
     /// The partition takes no writes, or was not opened at all, until someone has looked at it.
     #[error("{topic}-{partition} is fenced: {detail}")]
     Fenced {
@@ -206,6 +217,9 @@ impl BrokerError {
         match (error, partition) {
             (LogError::Io { source, .. }, _) if is_full(source.kind()) => {
                 Self::StorageFull { topic, partition }
+            }
+            (LogError::Io { source, .. }, _) if is_exhausted(source) => {
+                Self::TooManyFiles { topic, partition, detail: error.to_string() }
             }
             (LogError::OutOfRange { offset, log_start_offset, durable_offset }, Some(partition)) => {
                 Self::OffsetOutOfRange {

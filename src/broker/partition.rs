@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::watch;
 
 use super::error::BrokerError;
+use crate::storage::limits::is_exhausted;
 use crate::storage::{AppendError, LogError, LogHandle, LogState, ReadBatches, ReadError};
 use crate::types::{Offset, PartitionId, TopicName};
 
@@ -123,6 +124,9 @@ impl Partition {
         let (topic, partition) = (self.topic.clone(), self.id);
         match error {
             AppendError::NoSpace { .. } => BrokerError::StorageFull { topic, partition: Some(partition) },
+            AppendError::Write { ref source, .. } if is_exhausted(source) => {
+                BrokerError::TooManyFiles { topic, partition: Some(partition), detail: error.to_string() }
+            }
             AppendError::Write { .. } => {
                 BrokerError::Storage { topic, partition: Some(partition), detail: error.to_string() }
             }
@@ -162,6 +166,9 @@ impl Partition {
             }
             ReadError::DataLoss { first, last, detail } => {
                 BrokerError::DataLoss { topic, partition, first, last, detail }
+            }
+            ReadError::Io { ref source, .. } if is_exhausted(source) => {
+                BrokerError::TooManyFiles { topic, partition: Some(partition), detail: error.to_string() }
             }
             ReadError::Io { .. } => {
                 BrokerError::Storage { topic, partition: Some(partition), detail: error.to_string() }

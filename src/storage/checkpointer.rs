@@ -36,10 +36,18 @@ pub(super) struct Checkpointer {
     pub(super) leader_epoch: LeaderEpoch,
     /// What the file says now. Entries of logs that could not be opened stay as they are.
     pub(super) last: Mutex<BTreeMap<LogKey, LogCheckpoint>>,
+    /// So many are flushed at a time: each needs three descriptors meanwhile.
+    pub(super) logs_at_a_time: usize,
 }
 
-/// So many logs are flushed at a time: each needs three descriptors meanwhile.
-const LOGS_AT_A_TIME: usize = 128;
+/// More at a time would not make it faster.
+const MOST_LOGS_AT_A_TIME: u64 = 128;
+
+/// How many logs to flush at a time where there are so many descriptors: an eighth of them, of what the settings
+/// leave to the work on files.
+pub(super) fn logs_at_a_time(descriptors: u64) -> usize {
+    (descriptors / 24).clamp(1, MOST_LOGS_AT_A_TIME) as usize
+}
 
 /// Up to so many directories are synced one by one.
 const FEW_DIRS: usize = 4;
@@ -74,7 +82,7 @@ impl Checkpointer {
         let mut last = self.last.lock();
         let mut entries = last.clone();
         let views: Vec<_> = self.logs.lock().values().cloned().collect();
-        for some in views.chunks(LOGS_AT_A_TIME) {
+        for some in views.chunks(self.logs_at_a_time) {
             for flushed in self.flush(some, &last) {
                 entries.insert(flushed.view.key, flushed.entry);
             }

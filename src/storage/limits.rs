@@ -1,5 +1,8 @@
 //! What the machine lets this process have: open files, and maps of files.
 
+use std::io;
+
+use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// The kernel's own default for `vm.max_map_count`.
@@ -27,4 +30,11 @@ pub fn descriptors() -> u64 {
 pub fn file_maps() -> u64 {
     let given = std::fs::read_to_string("/proc/sys/vm/max_map_count").ok();
     given.and_then(|text| text.trim().parse().ok()).unwrap_or(DEFAULT_MAX_MAPS) / 2
+}
+
+/// Whether something could not be had because there was too much of it already: open files, maps or memory. It may be had
+/// again as soon as something is let go.
+pub fn is_exhausted(error: &io::Error) -> bool {
+    let number = error.raw_os_error().map(Errno::from_raw_os_error);
+    error.kind() == io::ErrorKind::OutOfMemory || matches!(number, Some(Errno::MFILE | Errno::NFILE))
 }

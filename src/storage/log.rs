@@ -16,6 +16,7 @@ use bytes::{Bytes, BytesMut};
 use super::checkpoint::{Boundary, Mark};
 use super::fs::{Fs, FsFile, OpenHow, is_no_room};
 use super::index::SegmentIndex;
+use super::limits::is_exhausted;
 use super::log_file::LogFile;
 use super::log_view::LogView;
 use super::open_segments::OpenSegments;
@@ -53,6 +54,8 @@ pub(super) struct Log {
     segment: Arc<Segment>,
     /// Its log file, once it is needed; never closed while it has unsynced bytes.
     file: Option<Arc<dyn FsFile>>,
+    /// A segment was taken back, and its name may come back until the directory is synced.
+    names_unsynced: bool,
     /// The length of what has been written to it.
     position: u64,
     /// The next offset to give out, tentatively.
@@ -127,6 +130,7 @@ impl Log {
             fs: start.fs,
             segment: start.segment,
             file: None,
+            names_unsynced: false,
             position: start.mark.position,
             next_offset: start.mark.offset,
             block_crcs: (start.mark.position == 0).then(BlockCrcs::default),
@@ -272,7 +276,7 @@ impl Log {
         if self.gathered.is_empty() {
             return None;
         }
-        let wrote = self.file().and_then(|file| {
+        let wrote = self.sync_names().and_then(|()| self.file()).and_then(|file| {
             let bufs: Vec<&[u8]> =
                 self.gathered.iter().filter_map(|gathered| gathered.batch.as_deref()).collect();
             if !bufs.is_empty() {
@@ -410,15 +414,29 @@ impl Log {
 
     /// The segment could not be begun: its file must not stay, as a smaller batch may still go to the present one, and
     /// the new one would then lie in the middle of it.
-    fn take_back_segment(&self, segment: &Segment) {
+    fn take_back_segment(&mut self, segment: &Segment) {
         let fs = &self.view.fs;
         let removed = match fs.remove_file(&segment.log_path()) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             removed => removed.and_then(|()| fs.sync_dir(&self.view.dir)),
         };
         if let Err(error) = removed {
+            if is_exhausted(&error) {
+                // The directory could not be opened; nothing has been asked of the disk.
+                self.names_unsynced = true;
+                return;
+            }
             self.view.fail(&format!("a failed roll could not be undone: {error}"));
         }
+    }
+
+    /// Before anything is written where a segment was taken back.
+    fn sync_names(&mut self) -> io::Result<()> {
+        if self.names_unsynced {
+            self.view.fs.sync_dir(&self.view.dir)?;
+            self.names_unsynced = false;
+        }
+        Ok(())
     }
 
     /// Puts on the disk what has been written. Publishes nothing.
@@ -436,6 +454,18 @@ impl Log {
         }
         self.view.set_synced(self.boundary());
         Ok(())
+    }
+
+    /// Whether nothing that was written waits for a sync, now or ever.
+    pub(super) fn is_synced(&self) -> bool {
+        let view = &self.view;
+        let all = view.in_flight_bytes() == 0 && view.synced().mark.offset >= view.log_end_offset();
+        all || view.failure().is_some()
+    }
+
+    /// Lets go of the file, which is opened again by the next write. Called only when [`Log::is_synced`].
+    pub(super) fn close_file(&mut self) {
+        self.file = None;
     }
 
     /// The end of what has been written.
@@ -489,7 +519,10 @@ fn append_error(path: PathBuf, error: &io::Error) -> AppendError {
     if is_no_room(error) {
         AppendError::NoSpace { path }
     } else {
-        AppendError::Write { path, source: Arc::new(io::Error::new(error.kind(), error.to_string())) }
+        // Of the system's errors, the number says more than the kind.
+        let own = || io::Error::new(error.kind(), error.to_string());
+        let source = error.raw_os_error().map_or_else(own, io::Error::from_raw_os_error);
+        AppendError::Write { path, source: Arc::new(source) }
     }
 }
 

@@ -42,7 +42,7 @@ pub struct Lease(Option<Arc<dyn Map>>);
 
 impl Lease {
     /// Of bytes of `map`.
-    pub(super) fn of(map: &Arc<dyn Map>) -> Self {
+    pub fn of(map: &Arc<dyn Map>) -> Self {
         Self(Some(Arc::clone(map)))
     }
 
@@ -125,7 +125,7 @@ impl AsRef<[u8]> for MappedRange {
         // visible end of a segment, for a rolled segment, or for the entries of an index file that have left the
         // memory, and none of them is written or cut again; index files are replaced and unlinked. What others do to
         // the file can turn them into zeros, by the handler below; then nobody relies on what was made of them, and
-        // until then nothing but safe code reads them.
+        // until then they are read by safe code, and by decoders that trust no input.
         unsafe { std::slice::from_raw_parts(self.map.raw.as_ptr().add(self.start), self.len) }
     }
 }
@@ -253,7 +253,7 @@ mod tests {
     /// A map of a file that is then cut to `len` bytes, and 20,000 bytes lent out of it before.
     fn cut_to(len: u64) -> (Lease, Bytes) {
         let file = tempfile::tempfile().unwrap();
-        file.write_all_at(&[7; 20_000], 0).unwrap();
+        file.write_all_at(&vec![7; 20_000], 0).unwrap();
         let map: Arc<dyn Map> = Arc::new(FileMap::new(&file, 1 << 20).unwrap());
         let bytes = Arc::clone(&map).slice(0..20_000).unwrap();
         file.set_len(len).unwrap();
@@ -267,7 +267,7 @@ mod tests {
         assert!(lease.is_intact(), "nobody has touched it yet");
         assert!(bytes.to_vec().iter().all(|byte| *byte == 0));
         assert!(!lease.is_intact());
-        assert_eq!(others[..], [7; 20_000]);
+        assert_eq!(others, vec![7; 20_000]);
         assert!(whole.is_intact(), "another map is another matter");
     }
 

@@ -13,7 +13,8 @@
 //! # The way of a read
 //!
 //! [`LogHandle::read_tail`] answers from memory. What is older, [`LogHandle::read`] finds by the index of its
-//! [`segment`] and lends out of the map ([`mmap`]) without a copy.
+//! [`segment`] and lends out of the map ([`mmap`]) without a copy; whether it was all there, its [`Lease`] tells once it
+//! has been copied.
 //!
 //! # Files
 //!
@@ -53,6 +54,7 @@ mod log_file;
 mod log_view;
 mod map_table;
 pub mod mmap;
+mod open_logs;
 mod open_segments;
 mod producer_recovery;
 mod producer_snapshot;

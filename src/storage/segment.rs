@@ -197,9 +197,11 @@ impl Segment {
         }
         let map_bytes = self.seal().map_or(end.max(self.map_bytes), |seal| seal.len);
         let path = self.log_path();
+        let permit = self.pool.permit();
         let log = (|| self.fs.open(&path, OpenHow::Read)?.map(map_bytes))()
             .map_err(|source| SegmentError::Io { path, source })?;
         let (index, index_lease) = self.map_index();
+        drop(permit);
         let open = Arc::new(OpenSegment { log, index, index_lease });
         *slot = Some(Arc::clone(&open));
         drop(slot);
@@ -304,7 +306,9 @@ impl Segment {
         if sealed.index_checked.swap(true, Ordering::Relaxed) {
             return Ok(());
         }
+        let permit = self.pool.permit();
         let entries = read_whole(&*self.fs, &self.path("index")).ok().flatten().map(Bytes::from);
+        drop(permit);
         let is_sound = entries.map(FileEntries).is_some_and(|entries| {
             let all: Vec<OffsetEntry> = entries.all().collect();
             entries.0.len() as u64 == u64::from(sealed.seal.index_entries) * OffsetEntry::BYTES
@@ -417,6 +421,7 @@ impl Segment {
             index.times.in_file()
         };
         let read = || {
+            let _permit = self.pool.permit();
             let mut bytes = vec![0; (in_file * TimeEntry::BYTES) as usize];
             self.fs.open(&self.path("timeindex"), OpenHow::Read)?.read_exact_at(&mut bytes, 0)?;
             Ok::<_, io::Error>(FileEntries(bytes.into()))

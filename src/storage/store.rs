@@ -23,6 +23,7 @@ use super::index::{IndexResume, SegmentIndex};
 use super::log::{Log, LogEnv, LogStart, Rolled};
 use super::log_dirs::LogDirs;
 use super::log_view::{LogParts, LogView};
+use super::open_logs::OpenLogs;
 use super::open_segments::OpenSegments;
 use super::producer_recovery::RecoveredProducers;
 use super::producers::ProducerLimits;
@@ -36,6 +37,7 @@ use super::tail_cache::TailCache;
 use super::threads::{Command, SyncQueue, SyncThread, Writer};
 use super::types::{LogError, LogSpec, OpenLogError, StorageStats};
 use super::upkeep::{Job, Upkeep};
+use super::{checkpointer, limits};
 use crate::clock::Clock;
 use crate::config::StorageConfig;
 use crate::types::{LeaderEpoch, Offset};
@@ -154,6 +156,7 @@ impl Store {
             clock: Arc::clone(&env.clock),
             leader_epoch,
             last: Mutex::new(prior.logs.clone()),
+            logs_at_a_time: checkpointer::logs_at_a_time(limits::descriptors()),
         });
         let (jobs, job_receiver) = channel();
         let mut store = Self {
@@ -183,6 +186,7 @@ impl Store {
 
     fn crew(&mut self, syncer: Arc<Mutex<Syncer>>) -> Crew {
         let mut writers = Vec::new();
+        let open_logs = self.config.open_logs / self.config.writer_threads;
         for _ in 0..self.config.writer_threads {
             let (sender, commands) = channel();
             writers.push(Writer {
@@ -193,6 +197,7 @@ impl Store {
                 max_group_bytes: self.config.max_group_bytes,
                 logs: HashMap::new(),
                 touched: Vec::new(),
+                open_logs: OpenLogs::new(open_logs),
             });
             self.writers.push(sender);
         }

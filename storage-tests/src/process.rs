@@ -84,6 +84,32 @@ impl ServerProcess {
         self.child.id()
     }
 
+    /// Its process id.
+    pub fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
+    /// What its descriptors stand for: paths, and names such as `socket:[1]`.
+    ///
+    /// # Panics
+    /// If it is not there.
+    pub fn open_files(&self) -> Vec<PathBuf> {
+        let dir = format!("/proc/{}/fd", self.child.id());
+        let entries = std::fs::read_dir(&dir).unwrap_or_else(|error| panic!("{dir}: {error}"));
+        // One that has been closed meanwhile is not open.
+        entries.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok()).collect()
+    }
+
+    /// The files that it has mapped, once for each map; the name of a deleted one ends with ` (deleted)`.
+    ///
+    /// # Panics
+    /// If it is not there.
+    pub fn mapped_files(&self) -> Vec<String> {
+        let path = format!("/proc/{}/maps", self.child.id());
+        let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+        text.lines().filter_map(|line| line.find('/').map(|begin| line[begin..].to_owned())).collect()
+    }
+
     /// `host:port` of the gRPC listener; another one after each start.
     pub fn address(&self) -> &str {
         &self.address
@@ -124,7 +150,7 @@ impl ServerProcess {
     /// # Panics
     /// If it is still there after a minute.
     pub fn terminate(&mut self) -> ExitStatus {
-        kill_process(Pid::from_child(&self.child), Signal::TERM)
+        kill_process(self.pid(), Signal::TERM)
             .unwrap_or_else(|error| panic!("cannot signal the server: {error}"));
         match self.alive.recv_timeout(LIMIT) {
             Err(RecvTimeoutError::Disconnected) => {}

@@ -23,6 +23,8 @@ pub const ERROR_DOMAIN: &str = "sagwan";
 
 /// A full disk is not emptied in a moment.
 const STORAGE_FULL_RETRY: Duration = Duration::from_secs(5);
+/// Other work lets files go all the time.
+const TOO_MANY_FILES_RETRY: Duration = Duration::from_secs(1);
 /// The next read looks at the file anew.
 const VANISHED_RETRY: Duration = Duration::from_millis(100);
 /// About what a restart takes.
@@ -290,6 +292,11 @@ impl From<BrokerError> for Failure {
                     place_in(&topic, partition),
                 )
                 .retry_after(STORAGE_FULL_RETRY);
+            }
+            BrokerError::TooManyFiles { topic, partition, .. } => {
+                let place = place_in(&topic, partition);
+                return Self::new(Code::ResourceExhausted, "TOO_MANY_OPEN_FILES", message, place)
+                    .retry_after(TOO_MANY_FILES_RETRY);
             }
             BrokerError::Fenced { topic, partition, detail } => {
                 let mut metadata = place(&topic, partition);

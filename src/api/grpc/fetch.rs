@@ -60,8 +60,7 @@ pub(super) async fn fetch(
             Err(failure) => Err(failure),
             Ok(place) => match read.next() {
                 Some(Ok(fetched)) => {
-                    let loan = Loan::of(&fetched.batches, &place.topic, place.partition);
-                    loan.into_iter().for_each(|loan| lent.put(loan));
+                    lent.put(Loan::of(&fetched.batches, &place.topic, place.partition));
                     data(context, &place, fetched, format, &mut weight_left).await
                 }
                 Some(Err(error)) => Err(error.into()),

@@ -61,9 +61,10 @@ pub(super) async fn open(
             biased;
             () = context.shutdown.cancelled() => Failure::shutting_down(),
             () = outbox.closed() => return,
+            failure = outbox.stalled() => failure,
             failure = feed.run(ready, unreadable) => failure,
         };
-        outbox.end(ending);
+        outbox.end(ending).await;
     });
     Ok(messages)
 }

@@ -44,9 +44,11 @@ impl Loan {
 pub(super) struct Lent(Arc<Mutex<Vec<Loan>>>);
 
 impl Lent {
-    /// Puts a loan down, before the message that borrows is encoded.
-    pub(super) fn put(&self, loan: Loan) {
-        self.0.lock().push(loan);
+    /// Puts a loan down, if there is one, before the message that borrows is encoded.
+    pub(super) fn put(&self, loan: Option<Loan>) {
+        if let Some(loan) = loan {
+            self.0.lock().push(loan);
+        }
     }
 
     /// The answer, which is looked at as it leaves through [`CheckLent`].
@@ -125,5 +127,81 @@ impl<B: HttpBody<Data = Bytes, Error = Status> + Unpin> HttpBody for Checked<B> 
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::ops::Range;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use futures_util::FutureExt;
+    use futures_util::future::poll_fn;
+    use tonic::Code;
+
+    use super::*;
+    use crate::storage::mmap;
+
+    /// A map that fails when it is told to.
+    #[derive(Debug, Default)]
+    struct Fragile(AtomicBool);
+
+    impl mmap::Map for Fragile {
+        fn len(&self) -> u64 {
+            1
+        }
+        fn slice(self: Arc<Self>, _range: Range<u64>) -> io::Result<Bytes> {
+            Ok(Bytes::from_static(b"x"))
+        }
+        fn has_failed(&self) -> bool {
+            self.0.load(Ordering::Relaxed)
+        }
+    }
+
+    /// A body that borrows for each of its frames, and fails the map while it makes the last one.
+    struct Borrowing {
+        lent: Lent,
+        map: Arc<Fragile>,
+        frames: usize,
+    }
+
+    impl HttpBody for Borrowing {
+        type Data = Bytes;
+        type Error = Status;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _cx: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+            let map: Arc<dyn mmap::Map> = self.map.clone();
+            let batches = ReadBatches { lease: Lease::of(&map), ..ReadBatches::default() };
+            let topic = TopicName::parse("orders").expect("a name");
+            self.lent.put(Loan::of(&batches, &topic, 3));
+            self.frames -= 1;
+            self.map.0.store(self.frames == 0, Ordering::Relaxed);
+            Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"copied")))))
+        }
+    }
+
+    fn next(body: &mut Checked<Borrowing>) -> Option<Frame<Bytes>> {
+        let frame = poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).now_or_never().expect("ready");
+        frame.map(|frame| frame.expect("a frame"))
+    }
+
+    #[test]
+    fn a_copy_that_was_made_while_its_pages_vanished_is_not_sent() {
+        let (lent, map) = (Lent::default(), Arc::new(Fragile::default()));
+        let body = Borrowing { lent: lent.clone(), map: Arc::clone(&map), frames: 2 };
+        let mut checked = Checked { body, lent, ended: false };
+        assert!(next(&mut checked).expect("the first").is_data());
+        assert_eq!(Arc::strong_count(&map), 2, "what has been copied is given back");
+        let trailers = next(&mut checked).expect("the end").into_trailers().expect("not the second");
+        let status = Status::from_header_map(&trailers).expect("a status");
+        assert_eq!(status.code(), Code::Internal);
+        let part = tonic_types::StatusExt::get_details_error_info(&status).expect("ErrorInfo");
+        assert_eq!(part.reason, "STORAGE_ERROR");
+        assert_eq!(part.metadata.get("partition").map(String::as_str), Some("3"));
+        assert!(checked.is_end_stream() && next(&mut checked).is_none());
     }
 }

@@ -61,7 +61,7 @@ impl LogService for LogApi {
         let loans = lent.clone();
         let messages = messages.map(move |message| {
             let (message, loan) = message?;
-            loan.into_iter().for_each(|loan| loans.put(loan));
+            loans.put(loan);
             Ok(message)
         });
         Ok(lent.respond(Box::pin(messages)))

@@ -5,10 +5,12 @@ use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::super::fs::{DirEntry, Fs, FsFile, LockOutcome, OpenHow, RealFs};
@@ -40,12 +42,14 @@ pub(super) struct HookFs {
     log_room_bytes: Arc<AtomicU64>,
     /// Files that are open, by the ends of their names, and the most there were at a time.
     open: Arc<Mutex<HashMap<OsString, (usize, usize)>>>,
+    /// Whether maps say that they have failed.
+    fail_maps: Arc<AtomicBool>,
 }
 
 impl Default for HookFs {
     fn default() -> Self {
         let log_room_bytes = Arc::new(AtomicU64::new(u64::MAX));
-        Self { hook: Arc::default(), log_room_bytes, open: Arc::default() }
+        Self { hook: Arc::default(), log_room_bytes, open: Arc::default(), fail_maps: Arc::default() }
     }
 }
 
@@ -86,6 +90,11 @@ impl HookFs {
     /// How many files of this kind were open at a time, at most.
     pub(super) fn most_open(&self, extension: &str) -> usize {
         self.open.lock().get(OsStr::new(extension)).map_or(0, |(_, most)| *most)
+    }
+
+    /// From now on, all maps say that they have failed, or those that have not do not.
+    pub(super) fn fail_maps(&self, fail: bool) {
+        self.fail_maps.store(fail, Ordering::Relaxed);
     }
 
     fn step(&self, step: Step, path: &Path) -> io::Result<()> {
@@ -209,6 +218,24 @@ impl FsFile for HookFile {
         Err(io::ErrorKind::Unsupported.into())
     }
     fn map(&self, len: u64) -> io::Result<Arc<dyn Map>> {
-        self.file.map(len)
+        Ok(Arc::new(HookMap { map: self.file.map(len)?, fail: Arc::clone(&self.fs.fail_maps) }))
+    }
+}
+
+#[derive(Debug)]
+struct HookMap {
+    map: Arc<dyn Map>,
+    fail: Arc<AtomicBool>,
+}
+
+impl Map for HookMap {
+    fn len(&self) -> u64 {
+        self.map.len()
+    }
+    fn slice(self: Arc<Self>, range: Range<u64>) -> io::Result<Bytes> {
+        Arc::clone(&self.map).slice(range)
+    }
+    fn has_failed(&self) -> bool {
+        self.fail.load(Ordering::Relaxed) || self.map.has_failed()
     }
 }

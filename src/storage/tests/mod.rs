@@ -1,6 +1,7 @@
 //! The storage layer as its callers see it, on a real directory and on one that fails.
 
 mod append_and_read;
+mod descriptors;
 mod every_step;
 mod faults;
 mod hook_fs;
@@ -11,6 +12,7 @@ mod recovery;
 pub(crate) mod sim_fs;
 mod sim_producer;
 mod simulation;
+mod vanished;
 
 use std::io;
 use std::path::Path;

@@ -128,7 +128,7 @@ impl Client {
     }
 
     pub(crate) async fn partition(&self, topic: &str, partition: usize) -> PartitionDescription {
-        let request = DescribeTopicRequest { name: topic.to_owned() };
+        let request = DescribeTopicRequest { name: topic.to_owned(), allow_auto_create: false };
         let answer = self.admin().describe_topic(request).await.expect("a topic");
         answer.into_inner().topic.expect("described").partitions.remove(partition)
     }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use storage_tests::disk::Disk;
+use storage_tests::ledger::Scope;
 use storage_tests::load::{End, Load, SMALL_SEGMENTS};
 use storage_tests::process::ServerProcess;
 use tempfile::TempDir;
@@ -104,7 +105,7 @@ async fn on_a_full_disk_records_are_refused_and_all_else_goes_on() {
         disk.fill(0);
         let client = Client::new(&server).await;
         assert_no_room(&client.produce("large", 0, &large()).await.expect_err("no room"));
-        load.settle(&server).await.expect("all that was acknowledged is read");
+        load.settle(&server, Scope::All).await.expect("all that was acknowledged is read");
         for step in 0..10 {
             client.commit("large", offset + step, "").await.expect("from the reserve");
         }
@@ -114,7 +115,7 @@ async fn on_a_full_disk_records_are_refused_and_all_else_goes_on() {
 
         server.kill9();
         server.restart();
-        load.settle(&server).await.expect("a start on a full disk finds everything");
+        load.settle(&server, Scope::All).await.expect("a start on a full disk finds everything");
         let client = Client::new(&server).await;
         assert_eq!(client.committed("large").await, offset + 9);
         client.commit("large", offset, "").await.expect("from the reserve");
@@ -140,7 +141,7 @@ async fn on_a_full_disk_records_are_refused_and_all_else_goes_on() {
     assert!(server.terminate().success(), "an orderly end");
     load.ends().await;
     server.restart();
-    load.settle(&server).await.expect("nothing is lost");
+    load.settle(&server, Scope::All).await.expect("nothing is lost");
     assert_eq!(Client::new(&server).await.counters().await.recovered_bytes, 0);
 }
 

@@ -10,3 +10,4 @@ mod lifecycle;
 mod produce_and_fetch;
 mod streams;
 mod topics;
+mod vanished;
