@@ -72,7 +72,11 @@ pub(super) async fn records(
     cores: &Arc<Semaphore>,
 ) -> Result<Result<Decoded, Undecodable>, Failure> {
     if !is_heavy(batches) {
-        return Ok(decode(batches, from, budget));
+        // What unpacks to more than it looks like is work for others.
+        let max_decompressed_bytes = budget.max_decompressed_bytes.min(INLINE_BYTES as u64);
+        if let Ok(decoded) = decode(batches, from, Budget { max_decompressed_bytes, ..budget }) {
+            return Ok(Ok(decoded));
+        }
     }
     let core = Arc::clone(cores).acquire_owned().await.map_err(|_| Failure::internal())?;
     let batches = batches.clone();

@@ -22,6 +22,8 @@ pub(super) const MAX_PARTITIONS_PER_CALL: usize = 10_000;
 /// What one answer holds where the request leaves it open, as stored. Decoded, it is well within the 4 MiB that gRPC's
 /// clients take unless told otherwise.
 pub(super) const DEFAULT_ANSWER_BYTES: u32 = 1 << 20;
+/// What is read for one answer where memory is short.
+const SHORT_ANSWER_BYTES: u64 = 256 << 10;
 /// Decoded records may weigh so many times what was asked for as stored: room for what is small or well compressed.
 const DECODED_SHARE: usize = 3;
 /// Records are decoded for at least so much at a time, so that a batch is not unpacked over and over for a few of them.
@@ -57,8 +59,7 @@ pub(super) async fn fetch(
         max_wait: Duration::from_millis(max_wait),
     };
     context.broker.wait_for_data(&known, limits).await;
-    let mut weight_left = decoded_bytes(max_bytes);
-    let (read, taken) = read(context, &known, format, max_bytes).await?;
+    let (read, taken, mut weight_left) = read(context, &known, format, max_bytes).await?;
     let stored_bytes = stored_bytes(&read);
     let mut read = read.into_iter();
 
@@ -98,24 +99,39 @@ pub(super) async fn fetch(
     Ok(body)
 }
 
-/// Reads what is there, with the memory that it takes until it has been sent.
+/// Reads what is there, with the memory that it takes until it has been sent, and what may be decoded of it.
 async fn read(
     context: &Context,
     partitions: &[broker::FetchPartition],
     format: Format,
     max_bytes: u64,
-) -> Result<(Vec<Result<Fetched, BrokerError>>, Taken), Failure> {
-    let mut bytes = max_bytes;
+) -> Result<(Vec<Result<Fetched, BrokerError>>, Taken, usize), Failure> {
+    let (mut bytes, mut taken) = begin(&context.answers, format, max_bytes).await?;
+    let weight = decoded_bytes(bytes);
     loop {
-        let taken = take(&context.answers, memory_for(format, bytes, decoded_bytes(max_bytes))).await?;
-        let read = context.broker.read(partitions, max_bytes).await;
+        let read = context.broker.read(partitions, bytes).await;
         // The first batch may be larger than what was asked for.
         let read_bytes = stored_bytes(&read);
         if read_bytes <= bytes {
-            return Ok((read, taken));
+            return Ok((read, taken, weight));
         }
+        // Not both at a time: whoever holds some and waits for more could wait for another that does the same.
+        drop((read, taken));
         bytes = read_bytes;
+        taken = take(&context.answers, memory_for(format, bytes, weight)).await?;
     }
+}
+
+/// Takes memory for reading: for `max_bytes`, or, where that is not there, for less. Returns for how much.
+///
+/// # Errors
+/// As [`take`].
+pub(super) async fn begin(memory: &Memory, format: Format, max_bytes: u64) -> Result<(u64, Taken), Failure> {
+    if let Some(taken) = memory.try_take(memory_for(format, max_bytes, decoded_bytes(max_bytes))) {
+        return Ok((max_bytes, taken));
+    }
+    let bytes = max_bytes.min(SHORT_ANSWER_BYTES);
+    Ok((bytes, take(memory, memory_for(format, bytes, decoded_bytes(bytes))).await?))
 }
 
 fn stored_bytes(read: &[Result<Fetched, BrokerError>]) -> u64 {

@@ -200,7 +200,7 @@ impl Feed<'_> {
 
     /// Reads once and sends what was there. Returns whether there may be more.
     async fn advance(&self, source: &mut Source) -> Result<bool, Halt> {
-        let (fetched, taken) = self.read(source).await?;
+        let (fetched, taken, weight) = self.read(source).await?;
         let marks = (fetched.high_watermark, fetched.log_start_offset);
         let end = fetched.batches.next_offset;
         if fetched.batches.chunks.is_empty() && source.told == Some(marks) {
@@ -210,25 +210,29 @@ impl Feed<'_> {
             Format::RecordBatches => {
                 self.send_batches(source, fetched, taken).await.map_err(Halt::Stream)?;
             }
-            Format::Records => self.send_records(source, fetched, taken).await?,
+            Format::Records => self.send_records(source, fetched, taken, weight).await?,
         }
         source.told = Some(marks);
         Ok(end < marks.0)
     }
 
-    /// Reads what is there, with the memory that it takes until it has been sent.
-    async fn read(&self, source: &Source) -> Result<(Fetched, Taken), Halt> {
-        let mut bytes = self.max_bytes;
+    /// Reads what is there, with the memory that it takes until it has been sent, and what may be decoded of it at a time.
+    async fn read(&self, source: &Source) -> Result<(Fetched, Taken, usize), Halt> {
+        let memory = &self.context.answers;
+        let (mut bytes, mut taken) =
+            fetch::begin(memory, self.format, self.max_bytes).await.map_err(Halt::Stream)?;
+        let weight = fetch::decoded_bytes(bytes);
         loop {
-            let weight = fetch::decoded_bytes(self.max_bytes);
-            let needed = fetch::memory_for(self.format, bytes, weight);
-            let taken = fetch::take(&self.context.answers, needed).await.map_err(Halt::Stream)?;
-            let fetched = source.reader.read(source.offset, self.max_bytes).await?;
+            let fetched = source.reader.read(source.offset, bytes).await?;
             // The first batch may be larger than what was asked for.
-            if fetched.batches.size_bytes <= bytes {
-                return Ok((fetched, taken));
+            let read_bytes = fetched.batches.size_bytes;
+            if read_bytes <= bytes {
+                return Ok((fetched, taken, weight));
             }
-            bytes = fetched.batches.size_bytes;
+            drop((fetched, taken));
+            bytes = read_bytes;
+            let needed = fetch::memory_for(self.format, bytes, weight);
+            taken = fetch::take(memory, needed).await.map_err(Halt::Stream)?;
         }
     }
 
@@ -241,12 +245,18 @@ impl Feed<'_> {
     }
 
     /// One message, or several where the records are larger than they were compressed.
-    async fn send_records(&self, source: &mut Source, fetched: Fetched, taken: Taken) -> Result<(), Halt> {
+    async fn send_records(
+        &self,
+        source: &mut Source,
+        fetched: Fetched,
+        taken: Taken,
+        max_weight_bytes: usize,
+    ) -> Result<(), Halt> {
         let end = fetched.batches.next_offset;
         let stored_bytes = fetched.batches.size_bytes;
         let budget = Budget {
             max_decompressed_bytes: self.context.broker.config().max_decompressed_bytes,
-            max_weight_bytes: fetch::decoded_bytes(self.max_bytes),
+            max_weight_bytes,
         };
         loop {
             let decoded = decode::records(&fetched.batches, source.offset, budget, &self.context.cores)

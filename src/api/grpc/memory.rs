@@ -21,8 +21,8 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-/// A client may stand still for so long even when memory is short: a round trip around the world and a pause of its own.
-const GRACE: Duration = Duration::from_secs(1);
+/// A client may stand still for so long even when memory is short: a round trip around the world, and some of its own.
+const GRACE: Duration = Duration::from_millis(500);
 /// How long to wait for memory before the call is refused.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How often to look again where nothing says when.
@@ -130,7 +130,8 @@ impl Memory {
         }
     }
 
-    fn try_take(&self, bytes: u64) -> Option<Taken> {
+    /// Takes `bytes` if they are there.
+    pub(super) fn try_take(&self, bytes: u64) -> Option<Taken> {
         let mut state = self.0.state.lock();
         let sum = state.taken_bytes.checked_add(bytes).filter(|&sum| sum <= self.0.limit_bytes)?;
         state.taken_bytes = sum;
