@@ -141,7 +141,7 @@ fn stored_bytes(read: &[Result<Fetched, BrokerError>]) -> u64 {
 /// How much is decoded at a time where `max_bytes` were asked for.
 pub(super) fn decoded_bytes(max_bytes: u64) -> usize {
     let share = usize::try_from(max_bytes).unwrap_or(usize::MAX).saturating_mul(DECODED_SHARE);
-    share.max(DECODED_AT_LEAST).min(MAX_DECODED_BYTES)
+    share.clamp(DECODED_AT_LEAST, MAX_DECODED_BYTES)
 }
 
 /// What an answer takes until it has been sent: what was read, the records that were decoded of it, which are slices of

@@ -13,7 +13,7 @@ use futures_util::stream::{self, Stream};
 use prost::Message;
 use tonic::Status;
 use tonic::body::Body;
-use tonic::codec::EncodeBody;
+use tonic::codec::{EncodeBody, SingleMessageCompressionOverride};
 use tonic::codegen::{Service, http};
 use tonic::metadata::GRPC_CONTENT_TYPE;
 use tonic::server::NamedService;
@@ -74,7 +74,7 @@ async fn serve(context: Arc<Context>, request: http::Request<Body>) -> Result<ht
                 context.config.produce_stream_in_flight,
                 context.shutdown.child_token(),
             );
-            Ok(many(let_go_unread(guarded(answers), context.requests.clone())))
+            Ok(many(let_go_unread(guarded(answers), &context.requests)))
         }
         Some("Fetch") => {
             let Received { message, .. } = requests(&context, body).only().await?;
@@ -104,7 +104,8 @@ fn many<T: Message + 'static>(
     messages: impl Stream<Item = Result<T, Status>> + Send + 'static,
 ) -> http::Response<Body> {
     let encoder = ProstEncoder::<T>::default();
-    response(Body::new(EncodeBody::new_server(encoder, messages, None, Default::default(), None)))
+    let no_override = SingleMessageCompressionOverride::default();
+    response(Body::new(EncodeBody::new_server(encoder, messages, None, no_override, None)))
 }
 
 fn response(body: Body) -> http::Response<Body> {

@@ -217,8 +217,8 @@ impl Taken {
     }
 
     /// Makes one of two.
-    pub(super) fn absorb(&self, other: Self) {
-        self.bytes.fetch_add(other.bytes.swap(0, Ordering::Relaxed), Ordering::Relaxed);
+    pub(super) fn absorb(&self, mut other: Self) {
+        self.bytes.fetch_add(std::mem::take(other.bytes.get_mut()), Ordering::Relaxed);
     }
 }
 
@@ -261,6 +261,14 @@ impl<'a> Waiting<'a> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.0.state.lock().waiting -= 1;
+    }
+}
+
+#[cfg(test)]
+impl Memory {
+    /// Any of those that are known.
+    pub(super) fn holder(&self) -> Option<Arc<dyn Holder>> {
+        self.0.state.lock().holders.values().find_map(Weak::upgrade)
     }
 }
 

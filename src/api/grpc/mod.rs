@@ -18,14 +18,13 @@
 //!   after the keepalive timeout.
 //!
 //! # Memory
-//! However many clients there are and whatever they do, the edge holds at most
+//! Whatever clients do, the edge holds at most
 //!
 //! ```text
 //! grpc.request_memory_bytes    requests being received, or decoded and not yet in the broker's queue      96 MiB
 //! grpc.response_memory_bytes   fetched data, decoded records, their pieces in the transport               96 MiB
-//! connections                  each what HTTP/2 lets a client send before it is read: less than a frame
-//!                              is kept, and what nobody reads is bounded by the connection's window
-//! cores x broker.max_decompressed_bytes, while batches are being unpacked
+//! each connection              what its window lets a client send before it is read                      256 KiB
+//! each core                    broker.max_decompressed_bytes, while a batch is being unpacked            128 MiB
 //! ```
 //!
 //! besides `storage.tail_cache_bytes` (256 MiB), which answers share, and `broker.queue_bytes` of what waits for the disk.
@@ -82,10 +81,12 @@ use crate::proto::admin_service_server::AdminServiceServer;
 use crate::proto::group_service_server::GroupServiceServer;
 
 /// What a client may send on one call before the server has taken it: HTTP/2's own 64 KiB would have a fast producer
-/// wait for every round trip.
-const STREAM_WINDOW_BYTES: u32 = 2 << 20;
-/// The same for all calls of a connection together.
-const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
+/// wait for every round trip. The transport keeps what nobody takes, as of a request that waits for memory or for room
+/// in the broker's queue, so it must not be much either.
+const STREAM_WINDOW_BYTES: u32 = 192 << 10;
+/// The same for all calls of a connection together: one that is not read leaves some for the others. A thousand
+/// connections that are sent full of what cannot be taken hold 250 MiB.
+const CONNECTION_WINDOW_BYTES: u32 = 256 << 10;
 /// The largest HTTP/2 frame a client may send.
 const MAX_FRAME_BYTES: u32 = 64 << 10;
 /// The largest header list of a call.
@@ -97,7 +98,7 @@ const MAX_ENCODED_BYTES: usize = u32::MAX as usize;
 /// How long connections have to go after they have been cut.
 const CUT_GRACE: Duration = Duration::from_secs(1);
 
-const _: () = assert!(STREAM_WINDOW_BYTES <= CONNECTION_WINDOW_BYTES);
+const _: () = assert!(STREAM_WINDOW_BYTES + MAX_FRAME_BYTES <= CONNECTION_WINDOW_BYTES);
 
 /// What every service works with.
 #[derive(Debug)]

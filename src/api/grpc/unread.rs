@@ -14,10 +14,14 @@ use super::error::Failure;
 use super::memory::{Holder, Known, Memory, Stall};
 
 /// `stream`, ended by STREAM_STALLED and dropped when its client stands still and what it holds of `memory` is wanted.
-pub(super) fn let_go_unread<T: Send + 'static>(
-    stream: impl Stream<Item = Result<T, Status>> + Send + 'static,
-    memory: Memory,
-) -> impl Stream<Item = Result<T, Status>> + Send {
+pub(super) fn let_go_unread<T, S>(
+    stream: S,
+    memory: &Memory,
+) -> impl Stream<Item = Result<T, Status>> + Send + use<T, S>
+where
+    T: Send + 'static,
+    S: Stream<Item = Result<T, Status>> + Send + 'static,
+{
     let shared = Arc::new(Shared {
         state: Mutex::new(State { stream: Some(stream.boxed()), unread_since: None }),
         memory: memory.clone(),
@@ -46,14 +50,15 @@ struct State<T> {
 
 impl<T: Send> Holder for Shared<T> {
     fn stall(&self) -> Option<Stall> {
-        let state = self.state.lock();
+        // Locked while it is polled, and it may be its own poll that asks: then nobody waits for the client.
+        let state = self.state.try_lock()?;
         state.stream.as_ref()?;
         state.unread_since.map(|since| Stall { let_go: false, since })
     }
 
     fn let_go(&self) -> u64 {
         // Dropped without the lock: much may hang on it. How much is known only by what it gives back.
-        let stream = self.state.lock().stream.take();
+        let stream = self.state.try_lock().and_then(|mut state| state.stream.take());
         drop(stream);
         0
     }
@@ -79,5 +84,48 @@ impl<T> Stream for LetGoUnread<T> {
             state.unread_since = Some(Instant::now());
         }
         polled
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use futures_util::{poll, stream};
+    use tonic_types::StatusExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn answers_that_nobody_reads_are_let_go_with_what_they_hold() {
+        let memory = Memory::new(2, Duration::from_millis(1));
+        let watch = tokio::spawn(memory.clone().watch());
+        let taken = memory.take(2).await.expect("memory");
+        let held = stream::iter([1, 2]).map(Ok).chain(stream::pending()).map(move |item| {
+            let _held = &taken;
+            item
+        });
+        let mut answers = Box::pin(let_go_unread(held, &memory));
+        assert_eq!(answers.next().await.expect("an answer").expect("1"), 1);
+        memory.take(2).await.expect("it has been let go");
+        let status = answers.next().await.expect("an ending").expect_err("a status");
+        assert_eq!(status.get_details_error_info().expect("ErrorInfo").reason, "STREAM_STALLED");
+        assert!(answers.next().await.is_none());
+        watch.abort();
+    }
+
+    #[tokio::test]
+    async fn answers_that_are_not_there_yet_are_waited_for() {
+        let memory = Memory::new(1, Duration::from_millis(1));
+        // Its own poll makes room, and asks all who might.
+        let asks = memory.clone();
+        let never = stream::once(async move {
+            let _all = asks.take(1).await;
+            asks.take(1).await.map(drop).map_err(|_| Status::internal("busy"))
+        });
+        let mut answers = Box::pin(let_go_unread(never, &memory));
+        assert!(poll!(answers.next()).is_pending());
+        let Some(holder) = memory.holder() else { panic!("it is known") };
+        assert_eq!(holder.stall(), None);
     }
 }

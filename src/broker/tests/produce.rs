@@ -27,7 +27,7 @@ async fn produce_records(
 
 /// The codec of the first batch of a partition.
 async fn stored_codec(broker: &Broker) -> Option<Codec> {
-    let fetched = fetch(&broker, &[from("t", 0, 0)], AT_ONCE).await.remove(0).expect("readable");
+    let fetched = fetch(broker, &[from("t", 0, 0)], AT_ONCE).await.remove(0).expect("readable");
     BatchView::parse(&fetched.batches.chunks[0]).expect("a batch").attributes().codec()
 }
 

@@ -36,7 +36,7 @@ async fn bombs_are_refused_where_batches_are_looked_into() {
     }
     while let Some(outcome) = producing.join_next().await {
         let status = outcome.expect("no panic").expect_err("a bomb");
-        assert_eq!(raw::reason(&status), "MESSAGE_TOO_LARGE");
+        assert_eq!(raw::reason(&status), "INVALID_RECORD");
     }
     good.round_trip("bombs").await;
     judge(&server, "bombs produced under strict validation");
