@@ -7,8 +7,8 @@
 //! - when memory is short, whoever has stood still longest makes room for those who move, after [`GRACE`];
 //! - whoever has stood still for the stall timeout is let go in any case.
 //!
-//! A client that goes on is therefore not kept waiting by those that do not, however many there are of them, and it
-//! needs no queue: all waiting ends in [`GRACE`] or with what is given back, or with a refusal after [`PATIENCE`].
+//! A client that goes on is therefore not kept waiting for long by those that do not, however many there are of them:
+//! who waits is served in turn, and all waiting ends with a refusal after [`PATIENCE`].
 
 use std::collections::HashMap;
 use std::fmt;
@@ -24,7 +24,7 @@ use tokio::time::Instant;
 /// A client may stand still for so long even when memory is short: a round trip around the world, and some of its own.
 const GRACE: Duration = Duration::from_millis(500);
 /// How long to wait for memory before the call is refused.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(30);
 /// How often to look again where nothing says when.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
@@ -63,6 +63,8 @@ struct Shared {
     limit_bytes: u64,
     stall_timeout: Duration,
     state: Mutex<State>,
+    /// Held by the one whose turn it is; first come, first served.
+    turn: tokio::sync::Mutex<()>,
     given_back: Notify,
 }
 
@@ -92,6 +94,7 @@ impl Memory {
             limit_bytes,
             stall_timeout,
             state: Mutex::default(),
+            turn: tokio::sync::Mutex::default(),
             given_back: Notify::new(),
         }))
     }
@@ -113,8 +116,11 @@ impl Memory {
         if bytes > limit_bytes {
             return Err(NoMemory::TooMuch { bytes, limit_bytes });
         }
-        let _waiting = Waiting::new(&self.0);
         let deadline = Instant::now() + PATIENCE;
+        let Ok(_turn) = tokio::time::timeout_at(deadline, self.0.turn.lock()).await else {
+            return Err(NoMemory::Busy);
+        };
+        let _waiting = Waiting::new(&self.0);
         loop {
             let mut given_back = pin!(self.0.given_back.notified());
             given_back.as_mut().enable();
