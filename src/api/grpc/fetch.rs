@@ -159,10 +159,14 @@ pub(super) fn memory_for(format: Format, stored_bytes: u64, weight: usize) -> u6
 /// # Errors
 /// BROKER_BUSY, or ANSWER_TOO_LARGE if no memory would do.
 pub(super) async fn take(memory: &Memory, bytes: u64) -> Result<Taken, Failure> {
-    memory.take(bytes).await.map_err(|error| match error {
+    memory.take(bytes).await.map_err(refused)
+}
+
+fn refused(error: NoMemory) -> Failure {
+    match error {
         NoMemory::TooMuch { bytes, .. } => Failure::answer_too_large(bytes),
         NoMemory::Busy => Failure::busy("grpc.response_memory_bytes"),
-    })
+    }
 }
 
 /// Makes `taken` exactly `bytes`.
@@ -171,7 +175,8 @@ pub(super) async fn take(memory: &Memory, bytes: u64) -> Result<Taken, Failure> 
 /// As [`take`].
 pub(super) async fn hold(memory: &Memory, taken: &Taken, bytes: u64) -> Result<(), Failure> {
     if bytes > taken.bytes() {
-        taken.absorb(take(memory, bytes - taken.bytes()).await?);
+        let more = memory.take_more(bytes - taken.bytes(), taken.bytes()).await;
+        taken.absorb(more.map_err(refused)?);
     } else {
         taken.shrink_to(bytes);
     }

@@ -120,6 +120,23 @@ impl Memory {
         let Ok(_turn) = tokio::time::timeout_at(deadline, self.0.turn.lock()).await else {
             return Err(NoMemory::Busy);
         };
+        self.wait_for(bytes, deadline).await
+    }
+
+    /// As [`Memory::take`], for who holds some already and would keep others waiting: not in turn, and not for longer than
+    /// it takes to let go who stands still.
+    ///
+    /// # Errors
+    /// [`NoMemory`]; the caller then gives up what it holds.
+    pub(super) async fn take_more(&self, bytes: u64, held_bytes: u64) -> Result<Taken, NoMemory> {
+        let (bytes_in_all, limit_bytes) = (held_bytes.saturating_add(bytes), self.0.limit_bytes);
+        if bytes_in_all > limit_bytes {
+            return Err(NoMemory::TooMuch { bytes: bytes_in_all, limit_bytes });
+        }
+        self.wait_for(bytes, Instant::now() + 2 * GRACE).await
+    }
+
+    async fn wait_for(&self, bytes: u64, deadline: Instant) -> Result<Taken, NoMemory> {
         let _waiting = Waiting::new(&self.0);
         loop {
             let mut given_back = pin!(self.0.given_back.notified());

@@ -12,8 +12,8 @@ use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, k
 
 use crate::proto::{FetchedRecord, PartitionData};
 
-/// What goes out at a time: two frames of HTTP/2's default size.
-pub(super) const PIECE_BYTES: usize = 32 << 10;
+/// What goes out at a time: a frame of HTTP/2's default size.
+pub(super) const PIECE_BYTES: usize = 16 << 10;
 /// A flag, and the message's length in 32 bits.
 const PREFIX_BYTES: usize = 5;
 

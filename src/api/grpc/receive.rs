@@ -215,19 +215,24 @@ impl Partial {
     async fn take_up_to(&mut self, bytes: u64, memory: &Memory) -> Result<(), Failure> {
         let more = bytes.saturating_sub(self.taken.bytes());
         if more > 0 {
-            self.taken.absorb(take(memory, more).await?);
+            let more = memory.take_more(more, self.taken.bytes()).await;
+            self.taken.absorb(more.map_err(refused)?);
         }
         Ok(())
     }
 }
 
 async fn take(memory: &Memory, bytes: u64) -> Result<Taken, Failure> {
-    memory.take(bytes).await.map_err(|error| match error {
+    memory.take(bytes).await.map_err(refused)
+}
+
+fn refused(error: NoMemory) -> Failure {
+    match error {
         NoMemory::TooMuch { limit_bytes, .. } => Failure::request_too_large(&format!(
             "decoded it needs more memory than the {limit_bytes} bytes of grpc.request_memory_bytes; split it"
         )),
         NoMemory::Busy => Failure::busy("grpc.request_memory_bytes"),
-    })
+    }
 }
 
 /// A body that ends before its time. The client that broke off hears nothing of it any more.
