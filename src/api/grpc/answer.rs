@@ -201,11 +201,11 @@ impl State {
 impl Holder for Shared {
     fn stall(&self) -> Option<Stall> {
         let state = self.state.lock();
-        let since = state.moved_at;
+        let (since, bytes) = (state.moved_at, state.in_transport_bytes);
         match state.phase {
             _ if state.is_empty() => None,
-            Phase::Filling | Phase::Ending(_) => Some(Stall { let_go: false, since }),
-            Phase::LetGo(_) | Phase::Over => Some(Stall { let_go: true, since }),
+            Phase::Filling | Phase::Ending(_) => Some(Stall { let_go: false, since, bytes }),
+            Phase::LetGo(_) | Phase::Over => Some(Stall { let_go: true, since, bytes }),
         }
     }
 

@@ -44,6 +44,8 @@ pub(super) struct Stall {
     pub(super) let_go: bool,
     /// When it last moved.
     pub(super) since: Instant,
+    /// What it holds for certain; an answer, what the transport has of it.
+    pub(super) bytes: u64,
 }
 
 /// Something that holds memory for as long as its client likes.
@@ -167,8 +169,11 @@ impl Memory {
         stalled.sort_by_key(|&(stall, _)| stall);
         let free = self.0.limit_bytes - self.0.state.lock().taken_bytes;
         let mut missing = bytes.saturating_sub(free);
-        for (_, holder) in stalled {
-            if missing == 0 {
+        // Connections are worth something too: they go only where what is left on them is what memory is short of.
+        let left: u64 = stalled.iter().filter(|(stall, _)| stall.let_go).map(|(stall, _)| stall.bytes).sum();
+        let may_cut = left > self.0.limit_bytes / 2;
+        for (stall, holder) in stalled {
+            if missing == 0 || stall.let_go && !may_cut {
                 break;
             }
             missing = missing.saturating_sub(holder.let_go());
@@ -309,7 +314,8 @@ mod tests {
 
     impl Holder for Idler {
         fn stall(&self) -> Option<Stall> {
-            self.held.lock().as_ref().map(|_| Stall { let_go: false, since: self.since })
+            let held = self.held.lock();
+            held.as_ref().map(|taken| Stall { let_go: false, since: self.since, bytes: taken.bytes() })
         }
 
         fn let_go(&self) -> u64 {

@@ -65,7 +65,11 @@ struct Pace {
 impl Holder for Pace {
     fn stall(&self) -> Option<Stall> {
         let awaited = *self.awaited.lock();
-        awaited.filter(|_| !self.let_go.is_cancelled()).map(|(since, _)| Stall { let_go: false, since })
+        awaited.filter(|_| !self.let_go.is_cancelled()).map(|(since, bytes)| Stall {
+            let_go: false,
+            since,
+            bytes,
+        })
     }
 
     fn let_go(&self) -> u64 {

@@ -53,7 +53,7 @@ impl<T: Send> Holder for Shared<T> {
         // Locked while it is polled, and it may be its own poll that asks: then nobody waits for the client.
         let state = self.state.try_lock()?;
         state.stream.as_ref()?;
-        state.unread_since.map(|since| Stall { let_go: false, since })
+        state.unread_since.map(|since| Stall { let_go: false, since, bytes: 0 })
     }
 
     fn let_go(&self) -> u64 {

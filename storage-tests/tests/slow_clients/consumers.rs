@@ -26,7 +26,7 @@ async fn stop_reading(address: &str, number: usize) -> (RawClient, RecvStream) {
     let format = if number % 8 < 4 { FetchFormat::RecordBatches } else { FetchFormat::Records }.into();
     let FetchRequest { partitions, .. } = fetch("hot", 0, 0);
     let max_bytes = 4 << 20;
-    let (method, request) = if number % 2 == 0 {
+    let (method, request) = if number.is_multiple_of(2) {
         ("Fetch", raw::framed(&FetchRequest { partitions, format, max_bytes, ..Default::default() }))
     } else {
         ("FetchStream", raw::framed(&FetchStreamRequest { partitions, format, max_bytes }))

@@ -31,7 +31,7 @@ async fn producers_that_send_half_a_message_cost_little_and_harm_nobody() {
         sending.spawn(async move {
             let client = RawClient::connect(&address, 65_535).await;
             let (answer, mut body) =
-                client.open(if number % 2 == 0 { "Produce" } else { "ProduceStream" }).await;
+                client.open(if number.is_multiple_of(2) { "Produce" } else { "ProduceStream" }).await;
             connected.wait().await;
             let declared = DECLARED_BYTES[number % DECLARED_BYTES.len()];
             // What cannot be sent any more belongs to a call that has been ended.
