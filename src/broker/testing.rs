@@ -8,8 +8,8 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 
 use super::{
-    Broker, BrokerError, Caller, FetchLimits, FetchPartition, OpenBrokerError, ProduceRecord, Produced,
-    TopicDescription, TopicSpec,
+    Broker, BrokerError, Caller, FetchLimits, FetchPartition, Fetched, OpenBrokerError, ProduceRecord,
+    Produced, TopicDescription, TopicSpec,
 };
 use crate::clock::ManualClock;
 use crate::config::{BrokerConfig, StorageConfig};
@@ -164,4 +164,14 @@ pub(crate) async fn values(broker: &Broker, topic: &str, partition: i32) -> Vec<
         values.extend(decode(&fetched.batches.chunks).into_iter().map(|(_, _, value)| value));
         offset = fetched.batches.next_offset;
     }
+}
+
+/// Waits and reads, as a fetch does.
+pub(crate) async fn fetch(
+    broker: &Broker,
+    partitions: &[FetchPartition],
+    limits: FetchLimits,
+) -> Vec<Result<Fetched, BrokerError>> {
+    broker.wait_for_data(partitions, limits).await;
+    broker.read(partitions, limits.max_bytes).await
 }

@@ -55,6 +55,10 @@ pub mod reason {
     pub const SHUTTING_DOWN: &str = "SHUTTING_DOWN";
     /// The reader took nothing for too long.
     pub const STREAM_STALLED: &str = "STREAM_STALLED";
+    /// The request came to a halt half way: nothing was done.
+    pub const REQUEST_STALLED: &str = "REQUEST_STALLED";
+    /// The broker has no memory for the request or its answer now: nothing was done.
+    pub const BROKER_BUSY: &str = "BROKER_BUSY";
 }
 
 /// Why a call failed. Cheap to clone.
@@ -109,6 +113,8 @@ impl Error {
                     | reason::STORAGE_FULL
                     | reason::SHUTTING_DOWN
                     | reason::STREAM_STALLED
+                    | reason::REQUEST_STALLED
+                    | reason::BROKER_BUSY
             )
     }
 

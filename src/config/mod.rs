@@ -121,6 +121,20 @@ impl Config {
                 )
             },
         )?;
+        // One answer always fits: what is read for it, and decoded records twice, in memory and on their way out.
+        let answer = largest.max(u64::from(self.broker.fetch_max_bytes)) + 2 * GrpcConfig::MAX_DECODED_BYTES;
+        require(
+            self.grpc.response_memory_bytes >= answer,
+            "grpc.response_memory_bytes",
+            self.grpc.response_memory_bytes,
+            || {
+                format!(
+                    "must be at least broker.fetch_max_bytes or broker.max_message_bytes_limit, whichever is larger, and \
+                     {} more: {answer}",
+                    2 * GrpcConfig::MAX_DECODED_BYTES
+                )
+            },
+        )?;
         for (name, value) in [
             ("storage.max_group_bytes", self.storage.max_group_bytes),
             ("broker.queue_bytes", self.broker.queue_bytes),
@@ -186,5 +200,16 @@ mod tests {
         config.storage.max_group_bytes = 1 << 20;
         let error = config.validate().expect_err("a group smaller than a message");
         assert!(error.to_string().contains("storage.max_group_bytes"), "{error}");
+
+        let mut config = Config::default();
+        config.grpc.request_memory_bytes = 2 * config.grpc.max_message_bytes - 1;
+        let error = config.validate().expect_err("no room for a message and what it decodes to").to_string();
+        assert!(error.contains("grpc.request_memory_bytes"), "{error}");
+
+        let mut config = Config::default();
+        config.broker.fetch_max_bytes =
+            u32::try_from(config.grpc.response_memory_bytes).expect("less than 4 GiB");
+        let error = config.validate().expect_err("no room for the largest answer").to_string();
+        assert!(error.contains("grpc.response_memory_bytes"), "{error}");
     }
 }

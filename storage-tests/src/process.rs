@@ -125,6 +125,30 @@ impl ServerProcess {
         &self.start.data_dir
     }
 
+    /// The memory it takes: by name as in `/proc/PID/status`, such as `VmHWM`, in bytes.
+    ///
+    /// # Panics
+    /// If it does not run, or there is no such line.
+    pub fn memory_bytes(&self, name: &str) -> u64 {
+        let status = self.proc("status");
+        let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+        kib.unwrap_or_else(|| panic!("no {name} in {status}")) << 10
+    }
+
+    /// The files it maps.
+    ///
+    /// # Panics
+    /// If it does not run.
+    pub fn maps(&self) -> String {
+        self.proc("maps")
+    }
+
+    fn proc(&self, file: &str) -> String {
+        let path = format!("/proc/{}/{file}", self.child.id());
+        std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("cannot read {path}: {error}"))
+    }
+
     /// A command of the command line that talks to this server; its standard input is empty.
     pub fn cli<I>(&self, arguments: I) -> Command
     where

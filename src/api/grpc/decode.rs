@@ -1,19 +1,25 @@
 //! Record batches as they are read, into what a fetch answers with: decoded records, or batches in pieces of a good
 //! size.
 //!
-//! Decoding is bounded twice: one batch may unpack to no more than the broker allows, and one answer holds no more than
-//! [`MAX_DECODED_BYTES`] of records, however well they were compressed. What is left over is read by the next fetch.
+//! Decoding is bounded: one batch may unpack to no more than the broker allows, no more of them are unpacked at a time
+//! than there are cores, and one answer holds no more than [`MAX_DECODED_BYTES`] of records, however well they were
+//! compressed. What is left over is read by the next fetch.
+
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
+use tokio::sync::Semaphore;
+
 use super::error::Failure;
+use crate::config::GrpcConfig;
 use crate::proto::{FetchedRecord, Header};
 use crate::record::{self, BatchError, BatchView, Codec, RecordView};
 use crate::storage::ReadBatches;
 use crate::types::Offset;
 
 /// The most decoded records of one answer, in bytes of memory; the last record may go beyond it.
-pub(super) const MAX_DECODED_BYTES: usize = 64 << 20;
+pub(super) const MAX_DECODED_BYTES: usize = GrpcConfig::MAX_DECODED_BYTES as usize;
 /// Compressed bytes up to which unpacking costs less than a change of threads.
 const INLINE_COMPRESSED_BYTES: usize = 64 << 10;
 /// Bytes in all up to which walking records may keep an async worker.
@@ -68,12 +74,22 @@ pub(super) async fn records(
     batches: &ReadBatches,
     from: Offset,
     budget: Budget,
+    cores: &Arc<Semaphore>,
 ) -> Result<Result<Decoded, Undecodable>, Failure> {
     if !is_heavy(batches) {
-        return Ok(decode(batches, from, budget));
+        // What unpacks to more than it looks like is work for others.
+        let max_decompressed_bytes = budget.max_decompressed_bytes.min(INLINE_BYTES as u64);
+        if let Ok(decoded) = decode(batches, from, Budget { max_decompressed_bytes, ..budget }) {
+            return Ok(Ok(decoded));
+        }
     }
+    let core = Arc::clone(cores).acquire_owned().await.map_err(|_| Failure::internal())?;
     let batches = batches.clone();
-    tokio::task::spawn_blocking(move || decode(&batches, from, budget)).await.map_err(|error| {
+    let work = move || {
+        let _core = core;
+        decode(&batches, from, budget)
+    };
+    tokio::task::spawn_blocking(work).await.map_err(|error| {
         tracing::error!(%error, "decoding records failed");
         Failure::internal()
     })

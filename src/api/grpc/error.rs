@@ -30,6 +30,9 @@ const VANISHED_RETRY: Duration = Duration::from_millis(100);
 /// About what a restart takes.
 const SHUTTING_DOWN_RETRY: Duration = Duration::from_secs(1);
 
+/// As long as clients that stand still are given when memory is short.
+const BUSY_RETRY: Duration = Duration::from_secs(1);
+
 /// Why a call, or one part of it, failed.
 #[derive(Debug, Clone)]
 pub(super) struct Failure(Box<Facts>);
@@ -123,6 +126,33 @@ impl Failure {
             timeout.as_millis()
         );
         Self::new(Code::ResourceExhausted, "STREAM_STALLED", message, Vec::new())
+    }
+
+    /// A request of which nothing more came for too long, or for longer than the memory lasted.
+    pub(super) fn request_stalled() -> Self {
+        let message = "the request was given up because it came to a halt half way; send it again";
+        Self::new(Code::ResourceExhausted, "REQUEST_STALLED", message, Vec::new()).retry_after(BUSY_RETRY)
+    }
+
+    /// No memory for a message, as others are using it.
+    pub(super) fn busy(setting: &'static str) -> Self {
+        let message = format!("all of {setting} is in use; try again later");
+        Self::new(Code::ResourceExhausted, "BROKER_BUSY", message, vec![("setting", setting.to_owned())])
+            .retry_after(BUSY_RETRY)
+    }
+
+    /// An answer for which all the memory would not do.
+    pub(super) fn answer_too_large(bytes: u64) -> Self {
+        let message = format!(
+            "the answer would take {bytes} bytes, more than the broker's grpc.response_memory_bytes; ask for less, or for \
+             FETCH_FORMAT_RECORD_BATCHES"
+        );
+        Self::new(
+            Code::FailedPrecondition,
+            "ANSWER_TOO_LARGE",
+            message,
+            vec![("size_bytes", bytes.to_string())],
+        )
     }
 
     /// Whether the request would fail again as it is: it makes no sense, or names what does not exist.

@@ -3,7 +3,7 @@
 use futures_util::poll;
 
 use crate::broker::testing::{
-    AT_ONCE, NOW_MS, Place, append, batch, create, decode, from, name, produce, record, values,
+    AT_ONCE, NOW_MS, Place, append, batch, create, decode, fetch, from, name, produce, record, values,
 };
 use crate::broker::{AppendTerms, Broker, BrokerError, Caller, ProduceRecord, Target};
 use crate::config::{BatchValidation, BrokerConfig};
@@ -29,7 +29,7 @@ async fn produce_records(
 
 /// The codec of the first batch of a partition.
 async fn stored_codec(broker: &Broker) -> Option<Codec> {
-    let fetched = broker.fetch(&[from("t", 0, 0)], AT_ONCE).await.remove(0).expect("readable");
+    let fetched = fetch(broker, &[from("t", 0, 0)], AT_ONCE).await.remove(0).expect("readable");
     BatchView::parse(&fetched.batches.chunks[0]).expect("a batch").attributes().codec()
 }
 
@@ -43,7 +43,7 @@ async fn offsets_follow_each_other_without_a_gap() {
     assert_eq!((first.base_offset.get(), first.record_count), (0, 2));
     assert_eq!((second.base_offset.get(), second.record_count), (2, 1));
     assert_eq!((second.log_append_time_ms, second.log_start_offset), (None, Offset::ZERO));
-    let fetched = broker.fetch(&[from("t", 0, 0)], AT_ONCE).await.remove(0).expect("readable");
+    let fetched = fetch(&broker, &[from("t", 0, 0)], AT_ONCE).await.remove(0).expect("readable");
     let expected = [(0, NOW_MS, "a"), (1, NOW_MS, "b"), (2, NOW_MS, "c")];
     assert_eq!(decode(&fetched.batches.chunks), expected.map(|(o, t, v)| (o, t, v.to_owned())));
 }
@@ -153,7 +153,7 @@ async fn log_append_time_is_the_brokers() {
         .1
         .expect("valid");
     assert_eq!(pending.wait().await.expect("appended").log_append_time_ms, Some(NOW_MS + 5));
-    let fetched = broker.fetch(&[from("t", 0, 0)], AT_ONCE).await.remove(0).expect("readable");
+    let fetched = fetch(&broker, &[from("t", 0, 0)], AT_ONCE).await.remove(0).expect("readable");
     let expected = [(0, NOW_MS + 5, "old"), (1, NOW_MS + 5, "ahead")];
     assert_eq!(decode(&fetched.batches.chunks), expected.map(|(o, t, v)| (o, t, v.to_owned())));
 }

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 
-use crate::broker::testing::{AT_ONCE, NOW_MS, Place, append, batch, create, from, name, record, values};
+use crate::broker::testing::{
+    AT_ONCE, NOW_MS, Place, append, batch, create, fetch, from, name, record, values,
+};
 use crate::broker::{AppendTerms, Broker, BrokerError, Caller, Produced, Target};
 use crate::record::{BatchBuilder, BatchOptions, BatchView, Codec, ProducerStamp};
 use crate::storage::ProducerError;
@@ -92,7 +94,7 @@ async fn a_batch_keeps_its_stamp_whatever_its_codec_becomes() {
         let broker = place.open();
         create(&broker, "t", 1, &[("compression", topic_codec), ("timestamp_type", "log_append_time")]).await;
         append(&broker, "t", 0, stamped(STAMP, &["a"], codec)).await.expect("appended");
-        let fetched = broker.fetch(&[from("t", 0, 0)], AT_ONCE).await.remove(0).expect("readable");
+        let fetched = fetch(&broker, &[from("t", 0, 0)], AT_ONCE).await.remove(0).expect("readable");
         let stored = BatchView::parse(&fetched.batches.chunks[0]).expect("a batch");
         assert!(stored.crc_is_valid());
         assert_eq!(stored.producer(), Some(STAMP), "{topic_codec}");
