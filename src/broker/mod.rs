@@ -53,7 +53,7 @@ pub use error::{BrokerError, CloseBrokerError, OpenBrokerError};
 pub use fetch::{FetchLimits, FetchPartition, Fetched};
 pub use node::{Broker, BrokerStatus};
 pub use offsets::{Position, Resolved};
-pub use produce::{AppendTerms, Caller, PendingAppend, ProduceRecord, Produced};
+pub use produce::{AppendTerms, Caller, PendingAppend, ProduceRecord, Produced, Target};
 pub use reader::PartitionReader;
 pub use topic::TopicDescription;
 pub use topic_changes::{TopicSpec, TopicUpdate};

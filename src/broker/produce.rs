@@ -38,7 +38,7 @@ pub struct ProduceRecord {
     pub timestamp_ms: Option<i64>,
 }
 
-/// What makes an append conditional, and what lets it be sent again. Either needs a partition.
+/// What makes an append to one partition conditional, and what lets it be sent again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct AppendTerms {
     /// Append only if the first record gets this offset.
@@ -47,9 +47,13 @@ pub struct AppendTerms {
     pub producer: Option<ProducerStamp>,
 }
 
-impl AppendTerms {
-    /// Append whatever is there, for nobody in particular.
-    pub const NONE: Self = Self { expected_offset: None, producer: None };
+/// Where records go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target {
+    /// To the partitions that their keys lead to; those without a key stay together on one.
+    ByKey,
+    /// To this one.
+    Partition(i32, AppendTerms),
 }
 
 /// A batch that has been appended, as durably as its topic promises.
@@ -131,36 +135,31 @@ impl Broker {
         self.hand_over(partition, prepared, expected_offset).await
     }
 
-    /// Makes a batch of records for one partition, or, where none is given, one for each partition that their
-    /// keys lead to; those without a key stay together on one. Each batch goes the way of
-    /// [`Self::start_append`]; `codec` is how it is compressed unless the topic prescribes a codec.
+    /// Makes a batch of records for one partition, or one for each partition that their keys lead to. Each batch
+    /// goes the way of [`Self::start_append`]; `codec` is how it is compressed unless the topic prescribes a codec.
     ///
     /// A batch is appended whole or not at all, each for itself: the vector, by partition, has one result for
     /// each.
     ///
     /// # Errors
-    /// As [`Self::start_append`], and [`BrokerError::InvalidRequest`] if there are no records, or terms without
-    /// a partition; nothing was handed over.
+    /// As [`Self::start_append`], and [`BrokerError::InvalidRequest`] if there are no records; nothing was
+    /// handed over.
     pub async fn start_produce(
         &self,
         caller: Caller,
         topic: &TopicName,
-        partition: Option<i32>,
+        target: Target,
         records: Vec<ProduceRecord>,
         codec: Codec,
-        terms: AppendTerms,
     ) -> Result<Vec<(PartitionId, Result<PendingAppend, BrokerError>)>, BrokerError> {
         let topic = self.writable(caller, topic)?;
-        let invalid = |field: &str, detail: &str| {
-            Err(BrokerError::InvalidRequest { field: field.to_owned(), detail: detail.to_owned() })
-        };
         if records.is_empty() {
-            return invalid("records", "there are none");
+            return Err(BrokerError::InvalidRequest {
+                field: "records".to_owned(),
+                detail: "there are none".to_owned(),
+            });
         }
-        if partition.is_none() && terms != AppendTerms::NONE {
-            return invalid("partition", "is missing; an expected_offset or a producer needs one");
-        }
-        if let Some(partition) = partition {
+        if let Target::Partition(partition, terms) = target {
             let partition = topic.partition(partition)?;
             let pending = self.start_batch(&topic, partition, records, codec, terms).await?;
             return Ok(vec![(partition.id(), Ok(pending))]);
@@ -170,7 +169,9 @@ impl Broker {
             // Chosen among those there are: this cannot fail after a hand-over.
             let (id, _) = topic.slot(partition as i32)?;
             let result = match topic.partition(partition as i32) {
-                Ok(partition) => self.start_batch(&topic, partition, records, codec, terms).await,
+                Ok(partition) => {
+                    self.start_batch(&topic, partition, records, codec, AppendTerms::default()).await
+                }
                 Err(error) => Err(error),
             };
             results.push((id, result));

@@ -47,6 +47,8 @@ pub mod reason {
     pub const UNKNOWN_PARTITION: &str = "UNKNOWN_PARTITION";
     /// A batch before this one was not appended. With an idempotent producer nobody sees it: it sends both again.
     pub const OUT_OF_ORDER_SEQUENCE: &str = "OUT_OF_ORDER_SEQUENCE";
+    /// The batch would not have got the offset that was expected; the metadata has the `next_offset`.
+    pub const UNEXPECTED_OFFSET: &str = "UNEXPECTED_OFFSET";
     /// The broker's disk is full.
     pub const STORAGE_FULL: &str = "STORAGE_FULL";
     /// The broker is about to stop.

@@ -117,9 +117,10 @@ impl Sources<'_> {
         // Higher up, the log may have been cut since.
         let durable = self.manifest.end().max(recovery_point);
         let higher = files.descending().skip_while(|offset| *offset > durable);
-        let higher = higher.take_while(|offset| *offset > holds_to).filter(|offset| Some(*offset) != named);
+        let mut higher =
+            higher.take_while(|offset| *offset > holds_to).filter(|offset| Some(*offset) != named);
         let read = |offset| self.read(offset).map(|states| (states, offset, Some(offset)));
-        higher.filter_map(read).next().or(by_checkpoint).unwrap_or_default()
+        higher.find_map(read).or(by_checkpoint).unwrap_or_default()
     }
 
     /// `None`: it cannot be used.

@@ -7,7 +7,7 @@ use bytes::BytesMut;
 
 use super::convert;
 use super::error::Failure;
-use crate::broker::{AppendTerms, Broker, BrokerError, Caller, PendingAppend, Produced};
+use crate::broker::{AppendTerms, Broker, BrokerError, Caller, PendingAppend, Produced, Target};
 use crate::proto::{ProduceRequest, ProduceResponse, ProduceResult};
 use crate::types::PartitionId;
 
@@ -56,10 +56,18 @@ pub(super) async fn start(broker: &Broker, request: ProduceRequest) -> Result<St
             vec![(PartitionId::new(partition).unwrap_or_default(), Ok(pending))]
         }
         (None, records) => {
+            let target = match request.partition {
+                Some(partition) => Target::Partition(partition, terms),
+                None if terms == AppendTerms::default() => Target::ByKey,
+                None => {
+                    let requirement = "is missing; an expected_offset or a producer needs one";
+                    return Err(Failure::invalid_request("partition", requirement));
+                }
+            };
             let codec = convert::codec(request.compression)?;
             let records = records.into_iter().map(convert::produce_record).collect();
             broker.ensure_topic(&topic).await?;
-            broker.start_produce(Caller::Client, &topic, request.partition, records, codec, terms).await?
+            broker.start_produce(Caller::Client, &topic, target, records, codec).await?
         }
     };
     Ok(Started { parts })

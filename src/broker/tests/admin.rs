@@ -6,7 +6,7 @@ use futures_util::poll;
 use crate::broker::testing::{
     Place, append, batch, create, name, produce, record, settings, shown, spec, values,
 };
-use crate::broker::{AppendTerms, Broker, BrokerError, Caller, TopicSpec, TopicUpdate};
+use crate::broker::{Broker, BrokerError, Caller, Target, TopicSpec, TopicUpdate};
 use crate::config::BrokerConfig;
 use crate::record::Codec;
 use crate::types::{OFFSETS_TOPIC, Offset};
@@ -144,14 +144,7 @@ async fn the_internal_topic_can_be_read_and_nothing_else() {
     let refusals = [
         append(&broker, OFFSETS_TOPIC, 0, batch(&["x"], Codec::None)).await.map(|_| ()),
         broker
-            .start_produce(
-                Caller::Client,
-                &internal,
-                None,
-                vec![record(None, "x")],
-                Codec::None,
-                AppendTerms::NONE,
-            )
+            .start_produce(Caller::Client, &internal, Target::ByKey, vec![record(None, "x")], Codec::None)
             .await
             .map(|_| ()),
         broker.delete_records(&internal, 0, -1).await.map(|_| ()),

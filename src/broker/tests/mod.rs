@@ -5,4 +5,5 @@ mod end;
 mod fetch;
 mod offsets;
 mod produce;
+mod producers;
 mod start;

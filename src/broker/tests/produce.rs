@@ -5,7 +5,7 @@ use futures_util::poll;
 use crate::broker::testing::{
     AT_ONCE, NOW_MS, Place, append, batch, create, decode, from, name, produce, record, values,
 };
-use crate::broker::{AppendTerms, Broker, BrokerError, Caller, ProduceRecord};
+use crate::broker::{AppendTerms, Broker, BrokerError, Caller, ProduceRecord, Target};
 use crate::config::{BatchValidation, BrokerConfig};
 use crate::record::{BatchError, BatchView, Codec};
 use crate::types::{Offset, PartitionId};
@@ -16,9 +16,9 @@ async fn produce_records(
     records: Vec<ProduceRecord>,
 ) -> Result<Vec<(PartitionId, Offset, u32)>, BrokerError> {
     let mut produced = Vec::new();
-    let results = broker
-        .start_produce(Caller::Client, &name("t"), partition, records, Codec::None, AppendTerms::NONE)
-        .await?;
+    let in_one = |partition| Target::Partition(partition, AppendTerms::default());
+    let target = partition.map_or(Target::ByKey, in_one);
+    let results = broker.start_produce(Caller::Client, &name("t"), target, records, Codec::None).await?;
     for (partition, result) in results {
         let done = result?.wait().await?;
         assert_eq!(done.partition, partition);
@@ -140,7 +140,13 @@ async fn log_append_time_is_the_brokers() {
     let old = ProduceRecord { timestamp_ms: Some(1), ..record(None, "old") };
     let ahead = ProduceRecord { timestamp_ms: Some(NOW_MS * 2), ..record(None, "ahead") };
     let pending = broker
-        .start_produce(Caller::Client, &name("t"), Some(0), vec![old, ahead], Codec::None, AppendTerms::NONE)
+        .start_produce(
+            Caller::Client,
+            &name("t"),
+            Target::Partition(0, AppendTerms::default()),
+            vec![old, ahead],
+            Codec::None,
+        )
         .await
         .expect("the producer's time does not matter")
         .remove(0)

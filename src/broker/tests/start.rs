@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::broker::catalogue::{Catalogue, Command};
 use crate::broker::catalogue_file::{self, CATALOGUE_FILE};
 use crate::broker::testing::{Place, append, batch, create, name, produce, record, values};
-use crate::broker::{AppendTerms, Broker, BrokerError, Caller, OpenBrokerError};
+use crate::broker::{Broker, BrokerError, Caller, OpenBrokerError, Target};
 use crate::record::Codec;
 
 fn crash(broker: Arc<Broker>) {
@@ -67,14 +67,7 @@ async fn a_partition_that_cannot_be_opened_is_fenced_and_the_others_serve() {
     // Records without a key go where they can be taken.
     for _ in 0..3 {
         let results = broker
-            .start_produce(
-                Caller::Client,
-                &name("t"),
-                None,
-                vec![record(None, "x")],
-                Codec::None,
-                AppendTerms::NONE,
-            )
+            .start_produce(Caller::Client, &name("t"), Target::ByKey, vec![record(None, "x")], Codec::None)
             .await
             .expect("valid");
         for (_, result) in results {

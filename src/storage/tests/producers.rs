@@ -271,7 +271,7 @@ impl History {
                 let ProducerBatch { base_sequence, records, .. } = kept.batch;
                 (base_sequence..base_sequence + records as i32).contains(&number)
             };
-            forgotten.iter().any(|kept| has(&kept))
+            forgotten.iter().any(has)
         };
         if (sequence..sequence + batch.records as i32).all(appended) {
             return Err(ProducerError::Forgotten { producer_id, sequence });
@@ -280,7 +280,7 @@ impl History {
     }
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 enum Op {
     /// Of this producer, in this epoch above its last one, so many sequences from what is due, so many records.
     Append {

@@ -5,6 +5,7 @@
 mod bad_input;
 mod groups;
 mod harness;
+mod idempotence;
 mod lifecycle;
 mod produce_and_fetch;
 mod streams;
