@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use crate::proto;
 use crate::types::{Offset, PartitionId, TopicName};
 
 /// A named piece of metadata of a record. Keys may repeat and keep their order.
@@ -77,6 +78,17 @@ impl ProducerRecord {
     pub const fn timestamp_ms(mut self, timestamp_ms: i64) -> Self {
         self.timestamp_ms = Some(timestamp_ms);
         self
+    }
+
+    /// As the broker takes a single one.
+    pub(super) fn to_proto(&self) -> proto::Record {
+        let header = |header: &Header| proto::Header { key: header.key.clone(), value: header.value.clone() };
+        proto::Record {
+            key: self.key.clone(),
+            value: self.value.clone(),
+            headers: self.headers.iter().map(header).collect(),
+            timestamp_ms: self.timestamp_ms,
+        }
     }
 }
 
