@@ -36,7 +36,8 @@ Lines are bytes: all but the newline is kept, a carriage return too. An empty li
 record with an empty value. A last line without a newline is a record as well; read back,
 it has one. At the first failure it stops, and says how many records were acknowledged. So it
 does at Ctrl-C, once what it has read is appended; a second one does not wait for that. What may
-pass, such as a full disk, is told on standard error and tried again for two minutes.
+pass, such as a full disk or a broker that is started again, is told on standard error and tried
+again for two minutes; a line is appended once, however often it had to be sent.
 
 Examples:
   sagwan produce logs /var/log/syslog

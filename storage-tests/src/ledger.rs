@@ -426,8 +426,8 @@ mod tests {
     #[test]
     fn a_recent_judgement_knows_the_order_of_what_it_does_not_see() {
         let mut ledger = judged_three_times();
-        ledger.sent(BatchId { writer: 1, number: 0 }, vec!["z".into()]);
         ledger.settle(Scope::Recent, &log("abcdef")[4..]).expect("it is there");
+        ledger.sent(BatchId { writer: 1, number: 0 }, vec!["z".into()]);
         assert_eq!(
             ledger.settle(Scope::Recent, &[(6, "z".into())]),
             Err(Breach::Disordered { batch: BatchId { writer: 1, number: 0 }, behind: 3 })

@@ -144,7 +144,7 @@ impl Accumulator {
         let mut ready = self.ready(now);
         ready.retain(|queue| queue.is_numbered() || !lacks_identity);
         ready.sort_by_key(|queue| queue.oldest().map(|batch| batch.number));
-        ready.into_iter().take(room).filter_map(|queue| queue.take_off(identity)).collect()
+        ready.into_iter().take(room).filter_map(|queue| queue.take_off(identity, now)).collect()
     }
 
     /// Takes the oldest ready batch of each partition, to be given up instead of being sent.

@@ -7,8 +7,8 @@
 //! 2. Only a batch whose every request was answered, with a refusal, may get another number. One with a request that was
 //!    never answered may lie in the log already: it is acknowledged under its number, or given up with an unknown outcome.
 //! 3. At most five batches, counted from the oldest that is not acknowledged, have been sent: the broker remembers five.
-//! 4. Until the first batch of an epoch is acknowledged it is alone: a broker that does not know the producer would
-//!    take the second for the beginning if it refused the first.
+//! 4. Until the first batch of an epoch is acknowledged it is alone, and likewise the first after an idle time: a broker that
+//!    does not know the producer, or no longer, would take the second for the beginning if it refused the first.
 //! 5. A batch that was sent and is given up leaves a gap, if it is not in the log. The broker tells: it refuses the next one
 //!    though nothing before that one is under way. The numbering is then spent. Nothing more is sent under it, answers
 //!    to what is under way are waited for, and what may be renumbered begins at 0 of the next epoch.
@@ -36,7 +36,7 @@ pub(super) struct Numbering {
     identity: Identity,
     /// Of the batch that is sent next.
     next_sequence: i32,
-    /// Whether the broker has appended a batch of it, and so refuses gaps.
+    /// Whether the broker has appended a batch of it not long ago, and so refuses gaps.
     pub(super) confirmed: bool,
     /// Whether the broker has a gap in it that nothing will fill.
     pub(super) spent: bool,

@@ -10,6 +10,9 @@ use super::batch::Batch;
 use super::delivery::Settlement;
 use super::numbering::{Identity, Numbering};
 
+/// A partition may have forgotten a producer from which nothing has come for so long: no less can be set.
+const IDLE: Duration = Duration::from_secs(1);
+
 #[derive(Default)]
 pub(super) struct Queue {
     /// Takes records still.
@@ -22,6 +25,7 @@ pub(super) struct Queue {
     not_before: Option<Instant>,
     /// From the first numbered batch on.
     numbering: Option<Numbering>,
+    last_sent: Option<Instant>,
 }
 
 /// A batch that somebody else holds.
@@ -76,15 +80,19 @@ impl Queue {
     }
 
     /// Takes its oldest batch to be sent, with a number if there is an `identity`.
-    pub(super) fn take_off(&mut self, identity: Option<Identity>) -> Option<Batch> {
+    pub(super) fn take_off(&mut self, identity: Option<Identity>, now: Instant) -> Option<Batch> {
         let mut batch = self.take_oldest()?;
         if self.numbering.is_none() {
             self.numbering = identity.map(Numbering::new);
         }
-        if let Some(numbering) = &mut self.numbering
-            && batch.stamp().is_none()
-        {
-            batch.set_stamp(numbering.give(batch.records()));
+        let last_sent = self.last_sent.replace(now);
+        if let Some(numbering) = &mut self.numbering {
+            if self.in_flight.is_empty() && last_sent.is_none_or(|at| at + IDLE <= now) {
+                numbering.confirmed = false;
+            }
+            if batch.stamp().is_none() {
+                batch.set_stamp(numbering.give(batch.records()));
+            }
         }
         self.not_before = None;
         self.in_flight.push_back(InFlight::Sent(batch.number, batch.settlement()));

@@ -76,6 +76,20 @@ fn a_batch_goes_alone_until_the_broker_knows_the_producer_then_five_may_be_under
 }
 
 #[test]
+fn after_an_idle_time_a_batch_goes_alone_again() {
+    let now = Instant::now();
+    let mut accumulator = confirmed(0, now);
+    let later = now + Duration::from_secs(1);
+    for _ in 0..2 {
+        append(&mut accumulator, None, LIMIT, later);
+    }
+    let mut sent = send(&mut accumulator, later);
+    assert_eq!(stamps(&mut sent), [(0, 1)], "the broker may have forgotten the producer");
+    accumulator.appended(&sent[0]);
+    assert_eq!(stamps(&mut send(&mut accumulator, later)), [(0, 2)]);
+}
+
+#[test]
 fn what_was_sent_is_sent_again_in_order_with_its_sequences_and_before_anything_else() {
     let now = Instant::now();
     let mut accumulator = confirmed(6, now);
