@@ -68,13 +68,15 @@ impl Good {
         let mut files = BTreeMap::new();
         collect(path, "", &mut files);
         files.remove(".lock");
-        let batches = LOG_DIRS.map(|log| {
-            let logs = files.iter().filter(|(path, _)| path.starts_with(log) && path.ends_with(".log"));
-            let batches =
-                logs.flat_map(|(_, bytes)| record::batches(bytes)).map(|batch| batch.expect("good"));
+        let mut good = Self { files, batches: Default::default() };
+        good.batches = [0, 1].map(|log| {
+            let names =
+                good.segments(log).into_iter().map(|base| format!("{}/{base:020}.log", LOG_DIRS[log]));
+            let batches = names.flat_map(|name| record::batches(&good.files[&name]).collect::<Vec<_>>());
+            let batches = batches.map(|batch| batch.expect("a good batch"));
             batches.map(|batch| (batch.base_offset().get(), batch.as_bytes().to_vec())).collect()
         });
-        Self { files, batches }
+        good
     }
 
     /// One past the last offset of a log.
