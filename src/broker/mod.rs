@@ -60,6 +60,17 @@ pub use topic_changes::{TopicSpec, TopicUpdate};
 pub use topic_config::ConfigEntry;
 pub use topics::TopicDeleted;
 
+/// A way in for fuzz targets to the catalogue's decoder.
+#[doc(hidden)]
+pub mod fuzzing {
+    use super::catalogue_file::{decode, encode};
+
+    /// The body that what this body says is written as; `None` if it says nothing.
+    pub fn rewrite_catalogue(body: &[u8]) -> Option<Vec<u8>> {
+        decode(body).ok().map(|catalogue| encode(&catalogue))
+    }
+}
+
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]

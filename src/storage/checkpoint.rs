@@ -24,7 +24,7 @@ use crate::types::{LeaderEpoch, Offset, PartitionId, TopicId};
 
 /// The file's name.
 pub(super) const FILE: &str = "checkpoint";
-const VERSION: u8 = 2;
+pub(super) const VERSION: u8 = 2;
 /// From before there were producers.
 const VERSION_WITHOUT_PRODUCERS: u8 = 1;
 const CLEAN: u8 = 1;
@@ -75,7 +75,8 @@ pub(super) struct Checkpoint {
 }
 
 impl Checkpoint {
-    fn encode(&self) -> Vec<u8> {
+    /// Encodes the whole file.
+    pub(super) fn encode(&self) -> Vec<u8> {
         let mut body = Vec::new();
         body.put_u8(if self.clean { CLEAN } else { 0 });
         body.put_i32(self.leader_epoch.0);
@@ -97,7 +98,8 @@ impl Checkpoint {
         small_file::encode(FileKind::Checkpoint, VERSION, &body)
     }
 
-    fn decode(version: u8, mut body: &[u8]) -> Option<Self> {
+    /// Decodes the body of a file of that version; `None` if it is not one.
+    pub(super) fn decode(version: u8, mut body: &[u8]) -> Option<Self> {
         let flags = body.try_get_u8().ok()?;
         let leader_epoch = LeaderEpoch(body.try_get_i32().ok()?);
         let count = body.try_get_u32().ok()?;
@@ -158,9 +160,9 @@ fn decode_log(version: u8, body: &mut &[u8]) -> Option<(LogKey, LogCheckpoint)> 
     let mark = Mark {
         offset: Offset::new(body.try_get_i64().ok()?)?,
         segment: Offset::new(body.try_get_i64().ok()?)?,
-        position: body.try_get_u64().ok()?,
+        position: get_size(body)?,
     };
-    let (offsets, times) = (body.try_get_u64().ok()?, body.try_get_u64().ok()?);
+    let (offsets, times) = (get_size(body)?, get_size(body)?);
     let (timestamp_ms, relative_offset) = (body.try_get_i64().ok()?, body.try_get_u32().ok()?);
     let newest = (timestamp_ms >= 0).then_some(TimeEntry { timestamp_ms, relative_offset });
     let last_entry_ms = Some(body.try_get_i64().ok()?).filter(|timestamp| *timestamp >= 0);
@@ -171,6 +173,11 @@ fn decode_log(version: u8, body: &mut &[u8]) -> Option<(LogKey, LogCheckpoint)> 
         _ => Offset::new(body.try_get_i64().ok()?),
     };
     Some(((TopicId::from_bytes(topic_id), partition), LogCheckpoint { log_start, recovery_point, producers }))
+}
+
+/// A place in a segment, or a number of its index entries: no segment is so large that it would need more than 32 bits.
+fn get_size(body: &mut &[u8]) -> Option<u64> {
+    u32::try_from(body.try_get_u64().ok()?).ok().map(u64::from)
 }
 
 #[cfg(test)]
@@ -184,8 +191,8 @@ mod tests {
         (
             (any::<[u8; 16]>(), 0i32..10_000),
             offset(),
-            (offset(), offset(), any::<u64>()),
-            (any::<u64>(), any::<u64>(), time(), time()),
+            (offset(), offset(), any::<u32>()),
+            (any::<u32>(), any::<u32>(), time(), time()),
             prop::option::of(offset()),
         )
             .prop_map(
@@ -198,8 +205,10 @@ mod tests {
                 )| {
                     let newest = newest
                         .map(|(timestamp_ms, relative_offset)| TimeEntry { timestamp_ms, relative_offset });
+                    let (offsets, times) = (u64::from(offsets), u64::from(times));
                     let index = IndexResume { offsets, times, newest, last_entry_ms: last.map(|(ms, _)| ms) };
-                    let recovery_point = Boundary { mark: Mark { offset, segment, position }, index };
+                    let mark = Mark { offset, segment, position: position.into() };
+                    let recovery_point = Boundary { mark, index };
                     let key = (TopicId::from_bytes(id), PartitionId::new(partition).unwrap());
                     (key, LogCheckpoint { log_start, recovery_point, producers })
                 },
@@ -219,6 +228,22 @@ mod tests {
         fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = Checkpoint::decode(VERSION, &bytes);
         }
+    }
+
+    #[test]
+    fn a_place_that_no_segment_has_is_no_place() {
+        let key = (TopicId::from_bytes([9; 16]), PartitionId::new(0).unwrap());
+        let mut log =
+            LogCheckpoint { log_start: Offset::ZERO, recovery_point: Boundary::default(), producers: None };
+        let decode = |log| {
+            let checkpoint = Checkpoint { logs: BTreeMap::from([(key, log)]), ..Checkpoint::default() };
+            let bytes = checkpoint.encode();
+            Checkpoint::decode(VERSION, small_file::decode(FileKind::Checkpoint, VERSION, &bytes).unwrap())
+        };
+        log.recovery_point.index.offsets = u64::from(u32::MAX);
+        assert!(decode(log).is_some());
+        log.recovery_point.index.offsets += 1;
+        assert_eq!(decode(log), None);
     }
 
     #[test]

@@ -96,6 +96,32 @@ pub(super) struct Meta {
     pub(super) broker_id: i32,
 }
 
+/// Why bytes are not a `meta.toml` of ours.
+pub(super) enum MetaError {
+    /// A newer program has written it, with this version.
+    Newer(u32),
+    Damaged(String),
+}
+
+impl Meta {
+    pub(super) fn encode(&self) -> Result<String, toml::ser::Error> {
+        toml::to_string(self)
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, MetaError> {
+        let damaged = |error: &dyn std::fmt::Display| MetaError::Damaged(error.to_string());
+        let text = std::str::from_utf8(bytes).map_err(|error| damaged(&error))?;
+        // The version first: a newer one may have other keys.
+        let table: toml::Table = text.parse().map_err(|error: toml::de::Error| damaged(&error))?;
+        let version = table.get("format_version").and_then(toml::Value::as_integer);
+        match version.map(u32::try_from) {
+            Some(Ok(FORMAT_VERSION)) => toml::from_str(text).map_err(|error| damaged(&error)),
+            Some(Ok(found)) if found > FORMAT_VERSION => Err(MetaError::Newer(found)),
+            _ => Err(damaged(&"it has no valid format_version")),
+        }
+    }
+}
+
 /// A locked data directory.
 pub(super) struct DataDir {
     pub(super) path: PathBuf,
@@ -135,28 +161,20 @@ impl DataDir {
         let path = dir.join(META_FILE);
         let io_error = |source| OpenError::Io { dir: dir.to_owned(), path: path.clone(), source };
         let damaged = |detail: String| OpenError::Damaged { path: path.clone(), detail };
-        let Some(bytes) = read_whole(fs, &path).map_err(io_error)? else {
-            let meta = Meta {
-                format_version: FORMAT_VERSION,
-                cluster_id: uuid::Uuid::new_v4().to_string(),
-                broker_id: FIRST_BROKER_ID,
-            };
-            let text = toml::to_string(&meta).map_err(|error| damaged(error.to_string()))?;
-            small_file::replace(fs, dir, META_FILE, text.as_bytes()).map_err(io_error)?;
-            return Ok(meta);
-        };
-        let text = String::from_utf8(bytes).map_err(|error| damaged(error.to_string()))?;
-        // The version first: a newer one may have other keys.
-        let table: toml::Table = text.parse().map_err(|error: toml::de::Error| damaged(error.to_string()))?;
-        let version = table.get("format_version").and_then(toml::Value::as_integer);
-        match version.map(u32::try_from) {
-            Some(Ok(FORMAT_VERSION)) => {}
-            Some(Ok(found)) if found > FORMAT_VERSION => {
-                return Err(OpenError::NewerFormat { dir: dir.to_owned(), found });
-            }
-            _ => return Err(damaged("it has no valid format_version".to_owned())),
+        if let Some(bytes) = read_whole(fs, &path).map_err(io_error)? {
+            return Meta::decode(&bytes).map_err(|error| match error {
+                MetaError::Newer(found) => OpenError::NewerFormat { dir: dir.to_owned(), found },
+                MetaError::Damaged(detail) => damaged(detail),
+            });
         }
-        toml::from_str(&text).map_err(|error| damaged(error.to_string()))
+        let meta = Meta {
+            format_version: FORMAT_VERSION,
+            cluster_id: uuid::Uuid::new_v4().to_string(),
+            broker_id: FIRST_BROKER_ID,
+        };
+        let text = meta.encode().map_err(|error| damaged(error.to_string()))?;
+        small_file::replace(fs, dir, META_FILE, text.as_bytes()).map_err(io_error)?;
+        Ok(meta)
     }
 
     /// The directory of a log.

@@ -17,7 +17,8 @@ use crate::types::{Offset, PartitionId, TopicId};
 
 /// The file's name.
 pub(super) const FILE: &str = "durable";
-const SLOT_BYTES: usize = 32;
+/// The size of a slot.
+pub(super) const SLOT_BYTES: usize = 32;
 
 /// The file, and what is in it.
 #[derive(Debug)]
@@ -108,7 +109,8 @@ impl DurableSlots {
     }
 }
 
-fn encode((topic_id, partition): LogKey, durable: Offset) -> [u8; SLOT_BYTES] {
+/// The bytes of a slot.
+pub(super) fn encode((topic_id, partition): LogKey, durable: Offset) -> [u8; SLOT_BYTES] {
     let mut slot = [0; SLOT_BYTES];
     slot[..16].copy_from_slice(topic_id.as_bytes());
     slot[16..20].copy_from_slice(&partition.get().to_be_bytes());
@@ -118,7 +120,8 @@ fn encode((topic_id, partition): LogKey, durable: Offset) -> [u8; SLOT_BYTES] {
     slot
 }
 
-fn decode(slot: &[u8; SLOT_BYTES]) -> Option<(LogKey, Offset)> {
+/// What a slot says, if anything.
+pub(super) fn decode(slot: &[u8; SLOT_BYTES]) -> Option<(LogKey, Offset)> {
     let (covered, crc) = slot.split_at(28);
     if crc != crc32fast::hash(covered).to_be_bytes() {
         return None;

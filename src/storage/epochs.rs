@@ -16,7 +16,7 @@ use crate::types::{LeaderEpoch, Offset};
 
 /// The file's name.
 pub(super) const FILE: &str = "leader-epochs";
-const VERSION: u8 = 1;
+pub(super) const VERSION: u8 = 1;
 
 /// Epochs with their start offsets; both ascend.
 #[derive(Debug, Clone, Default)]
@@ -73,7 +73,8 @@ impl LeaderEpochs {
         small_file::encode(FileKind::LeaderEpochs, VERSION, &body)
     }
 
-    fn decode(mut body: &[u8]) -> Option<Self> {
+    /// Decodes the body; `None` if it is not one.
+    pub(super) fn decode(mut body: &[u8]) -> Option<Self> {
         let count = body.try_get_u32().ok()?;
         let mut entries = Vec::new();
         for _ in 0..count {

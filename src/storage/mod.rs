@@ -44,6 +44,8 @@ mod data_dir;
 mod durable;
 mod epochs;
 pub mod fs;
+#[doc(hidden)]
+pub mod fuzzing;
 mod handle;
 mod identity;
 mod index;

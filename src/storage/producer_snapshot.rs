@@ -20,8 +20,8 @@ use super::segment::{file_name, parse_name};
 use super::small_file::{self, FileKind, FrameError, ReadFileError};
 use crate::types::{Offset, ProducerId};
 
-const EXTENSION: &str = "snapshot";
-const VERSION: u8 = 1;
+pub(super) const EXTENSION: &str = "snapshot";
+pub(super) const VERSION: u8 = 1;
 /// So many of the newest are kept, besides those that a checkpoint names.
 const KEPT: usize = 2;
 
@@ -103,7 +103,8 @@ pub(super) fn encode(offset: Offset, states: &[ProducerState]) -> Vec<u8> {
     small_file::encode(FileKind::Producers, VERSION, &body)
 }
 
-fn decode(mut body: &[u8]) -> Option<(Offset, Vec<ProducerState>)> {
+/// Decodes the body; `None` if it is not one.
+pub(super) fn decode(mut body: &[u8]) -> Option<(Offset, Vec<ProducerState>)> {
     let offset = Offset::new(body.try_get_i64().ok()?)?;
     let mut states: Vec<ProducerState> = Vec::new();
     for _ in 0..body.try_get_u32().ok()? {

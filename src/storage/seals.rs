@@ -21,7 +21,7 @@ use crate::types::Offset;
 pub(super) const FILE: &str = "seals";
 /// What one checksum covers.
 pub(super) const BLOCK_BYTES: u64 = 1 << 20;
-const VERSION: u8 = 1;
+pub(super) const VERSION: u8 = 1;
 
 /// A segment that is complete and synced.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,7 +79,7 @@ pub(super) fn encode(first: Offset, seals: &[&Seal]) -> Vec<u8> {
 }
 
 /// Decodes the body; `None` if it is not one.
-fn decode(mut body: &[u8]) -> Option<Manifest> {
+pub(super) fn decode(mut body: &[u8]) -> Option<Manifest> {
     let first = Offset::new(body.try_get_i64().ok()?)?;
     let count = body.try_get_u32().ok()?;
     let mut seals = Vec::new();

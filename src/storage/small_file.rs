@@ -13,7 +13,8 @@ use std::sync::Arc;
 use super::fs::{Fs, FsFile, OpenHow, read_whole};
 
 const MAGIC: [u8; 4] = *b"SGWN";
-const HEADER_BYTES: usize = 16;
+/// What stands before the body.
+pub(super) const HEADER_BYTES: usize = 16;
 
 /// What a small file is; on disk, so a number stays with its kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

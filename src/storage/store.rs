@@ -126,8 +126,11 @@ impl Store {
         })?;
         let is_new = checkpoint.is_none();
         let prior = checkpoint.unwrap_or_default();
-        let leader_epoch =
-            if prior.clean || is_new { prior.leader_epoch } else { LeaderEpoch(prior.leader_epoch.0 + 1) };
+        let leader_epoch = if prior.clean || is_new {
+            prior.leader_epoch
+        } else {
+            LeaderEpoch(prior.leader_epoch.0.saturating_add(1))
+        };
         let slots_path = dir.join(super::durable::FILE);
         let prior_durable = DurableSlots::read(&*fs, dir).map_err(io_error(slots_path.clone()))?;
         let slots = DurableSlots::open(&*fs, dir).map_err(io_error(slots_path))?;

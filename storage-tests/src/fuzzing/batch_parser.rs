@@ -1,6 +1,4 @@
-//! What a fuzz target does with its input, shared with the test that replays its corpus on stable Rust.
-//!
-//! Nothing here may panic but an assertion of what must hold for any input.
+//! Foreign bytes as a record batch.
 
 use sagwan::record::{
     BatchView, Codec, HEADER_BYTES, LENGTH_PREFIX_BYTES, RecordView, ValidationRules, batches, frame_size,
@@ -33,7 +31,7 @@ pub fn batch_parser(input: &[u8]) {
 }
 
 /// `input` with a batch length, magic and checksum that fit it.
-fn framed(input: &[u8]) -> Option<Vec<u8>> {
+pub(super) fn framed(input: &[u8]) -> Option<Vec<u8>> {
     let batch_length = i32::try_from(input.len().checked_sub(LENGTH_PREFIX_BYTES)?).ok()?;
     let mut batch = input.to_vec();
     let (header, _) = batch.split_first_chunk_mut::<HEADER_BYTES>()?;
