@@ -5,6 +5,7 @@ use std::sync::mpsc::TryRecvError;
 use std::time::Instant;
 
 use super::super::crew::Crew;
+use super::super::producer_snapshot;
 use super::hook_fs::{HookFs, Step, hooked};
 use super::*;
 
@@ -183,6 +184,24 @@ fn a_duplicate_whose_original_lies_before_a_roll_waits_for_it() {
     log.sync();
     assert_eq!((place(&original), place(&large), place(&duplicate)), ((0, false), (10, false), (0, true)));
     log.open.assert_numbered(0, 20);
+}
+
+#[test]
+fn a_snapshot_has_nothing_that_is_not_synced() {
+    let fixture = Fixture::new();
+    let mut log = Stepped::new(&fixture);
+    let synced = log.send(stamped(0, 0, 100));
+    log.write();
+    log.sync();
+    assert_eq!(place(&synced), (0, false));
+    let _unsynced = log.send(stamped(0, 10, 100));
+    log.write();
+    // It writes the checkpoint.
+    log.open.store.finish().unwrap();
+    let end = Offset::clamped(10);
+    let states = producer_snapshot::read(&RealFs, &fixture.log_dir(), end).unwrap().unwrap();
+    let offsets: Vec<_> = states[0].batches.iter().map(|batch| batch.base_offset.get()).collect();
+    assert_eq!(offsets, [0]);
 }
 
 #[test]
