@@ -96,6 +96,8 @@ async fn a_deleted_topic_takes_its_fenced_partitions_along() {
     // Its name is free, its slots are, and the checkpoint has forgotten it.
     create(&broker, "t", 3, &[]).await;
     assert_eq!(values(&broker, "t", 2).await, [""; 0]);
+    // The slots are written with what is synced.
+    produce(&broker, "t", 2, &["a"]).await;
     let slots = fs::metadata(place.dir.path().join("durable")).expect("there").len() / 32;
     assert_eq!(slots, 4);
     let broker = place.reopen(broker).await;
