@@ -9,12 +9,10 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::checkpoint::{Boundary, Checkpoint, LogCheckpoint, LogKey};
-use super::epochs;
 use super::fs::{Fs, FsFile};
 use super::index::Unflushed;
 use super::log_view::LogView;
 use super::segment::Segment;
-use super::small_file;
 use super::syncer::Syncer;
 use crate::types::{LeaderEpoch, Offset};
 
@@ -125,26 +123,20 @@ impl Checkpointer {
     ) -> io::Result<(LogCheckpoint, Option<FlushedIndex>)> {
         let recovery_point = view.synced();
         let entry = LogCheckpoint { log_start: view.log_start_offset(), recovery_point };
-        if last.is_some_and(|last| last.recovery_point == recovery_point) {
-            return Ok((entry, None));
-        }
-        let changed = view.epochs.lock().take_changed();
-        if let Some(bytes) = changed
-            && let Err(error) = small_file::replace(&*view.fs, &view.dir, epochs::FILE, &bytes)
-        {
-            view.epochs.lock().set_changed();
-            return Err(error);
-        }
         let segments = view.segments();
         let segment = segments.iter().find(|segment| segment.base() == recovery_point.mark.segment);
-        if let Some(segment) = segment.filter(|segment| segment.seal().is_none()) {
-            let unflushed = segment.index().read().unflushed();
-            if !unflushed.is_empty() {
-                let paths = (segment.path("index"), segment.path("timeindex"));
-                files.extend(unflushed.write(&*view.fs, &paths.0, &paths.1)?);
-                return Ok((entry, Some((Arc::clone(segment), unflushed))));
-            }
+        let segment = segment.filter(|segment| segment.seal().is_none());
+        // An index that was lost and made anew is written although the log has not moved.
+        let has_index = segment.is_none_or(|segment| segment.index().read().is_flushed());
+        let has_moved = last.is_none_or(|last| last.recovery_point != recovery_point);
+        if !has_moved && has_index && !view.epochs.lock().has_changed() {
+            return Ok((entry, None));
         }
-        Ok((entry, None))
+        view.write_epochs()?;
+        let Some(segment) = segment.filter(|_| !has_index) else { return Ok((entry, None)) };
+        let unflushed = segment.index().read().unflushed();
+        let paths = (segment.path("index"), segment.path("timeindex"));
+        files.extend(unflushed.write(&*view.fs, &paths.0, &paths.1)?);
+        Ok((entry, Some((Arc::clone(segment), unflushed))))
     }
 }

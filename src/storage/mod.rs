@@ -13,7 +13,7 @@
 //! # The way of a read
 //!
 //! [`LogHandle::read_tail`] answers from memory. What is older, [`LogHandle::read`] finds by the index of its
-//! [`segment`] and lends out of the map ([`mmap`]) without a copy.
+//! [`segment`], checks ([`segment_reader`]) and lends out of the map ([`mmap`]) without a copy.
 //!
 //! # Files
 //!
@@ -27,7 +27,7 @@
 //!   <base offset>.log             batches                                                segment
 //!   <base offset>.index           offset index                                           index
 //!   <base offset>.timeindex       time index                                             index
-//!   <base offset>.torn            what recovery cut off                                  recovery
+//!   <base offset>.<n>.torn        what recovery cut off                                  torn
 //!   leader-epochs                 from which offset on an epoch holds                    epochs
 //!   seals                         the manifest: sealed segments and their checksums      seals
 //! .deleted/                       logs on their way out                                  data_dir
@@ -37,6 +37,7 @@
 mod checkpoint;
 mod checkpointer;
 mod crew;
+mod damage;
 mod data_dir;
 mod durable;
 mod epochs;
@@ -44,15 +45,19 @@ pub mod fs;
 mod handle;
 mod identity;
 mod index;
+mod index_repair;
 mod log;
 mod log_file;
 mod log_view;
+mod lost_epochs;
 pub mod mmap;
 mod open_segments;
 mod recovery;
+mod recovery_progress;
 mod scan;
 mod seals;
 mod segment;
+mod segment_reader;
 mod small_file;
 mod stats;
 mod store;
@@ -61,6 +66,7 @@ mod tail_cache;
 #[cfg(test)]
 mod tests;
 mod threads;
+mod torn;
 mod types;
 mod upkeep;
 
