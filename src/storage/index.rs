@@ -326,11 +326,6 @@ impl FileEntries {
         E::decode(self.0.get(start..start + E::BYTES as usize)?)
     }
 
-    /// All of them, in order.
-    pub(super) fn all<E: Entry>(&self) -> impl Iterator<Item = E> {
-        self.0.chunks_exact(E::BYTES as usize).filter_map(E::decode)
-    }
-
     /// How many entries, from the first, `before` holds for; it must hold for a first part and for no later one.
     pub(super) fn partition_point<E: Entry>(&self, before: impl Fn(E) -> bool) -> usize {
         let (mut low, mut high) = (0, self.0.len() / E::BYTES as usize);
