@@ -18,7 +18,6 @@ use super::epochs::LeaderEpochs;
 use super::fs::OpenHow;
 use super::index::{Entry, FileEntries, TimeEntry};
 use super::scan::{self, Found, Known, Place, Scan};
-use super::seals::Seal;
 use super::segment::{Segment, SegmentError};
 use super::types::{ReadBatches, TimestampedOffset};
 use crate::record::{self, BatchView};
@@ -204,7 +203,13 @@ impl<'a> SegmentReader<'a> {
         let mut hints = vec![(0, Due::Base(base))];
         hints.extend(self.segment.damages().end_before(offset).map(|(at, next)| (at, Due::Base(next))));
         for entry in self.segment.entries_before(offset)?.into_iter().flatten() {
-            hints.push((u64::from(entry.position), Due::Last(base.plus(entry.relative_offset))));
+            let last = base.plus(entry.relative_offset);
+            if last <= offset {
+                hints.push((u64::from(entry.position), Due::Last(last)));
+            } else {
+                // What was looked for in it does not ascend.
+                self.segment.note_wrong_index();
+            }
         }
         hints.sort_by_key(|(position, _)| std::cmp::Reverse(*position));
         // What is known beats what an index says.
@@ -313,9 +318,12 @@ impl Walk<'_> {
     /// The batch at the present place, checked; `None` at the end.
     fn batch(&mut self) -> Result<Option<BatchView<'_>>, Bad> {
         if self.position >= self.end {
-            let ends_early = |seal: &Seal| matches!(self.due, Due::Base(next) if next < seal.next);
-            let is_short = self.reader.segment.seal().is_some_and(ends_early);
-            return if is_short { Err(self.bad("its segment ends early")) } else { Ok(None) };
+            let seal = self.reader.segment.seal();
+            return match self.due {
+                Due::Base(next) if seal.is_none_or(|seal| next >= seal.next) => Ok(None),
+                // An index that leads there says nothing about the end of the segment.
+                Due::Base(_) | Due::Last(_) => Err(self.bad("its segment ends early")),
+            };
         }
         if !self.checked {
             self.look(record::HEADER_BYTES as u64)?;

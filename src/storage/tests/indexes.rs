@@ -146,9 +146,11 @@ fn a_wrong_index_is_made_anew_once_and_not_at_each_start() {
 
 #[test]
 fn an_index_that_goes_wrong_while_the_log_is_served_misleads_nobody() {
-    // Entries out of order, pointing nowhere, all zero, and each where another belongs.
-    let damages: [fn(&mut Vec<u8>); 4] = [
+    // Entries out of order, pointing nowhere, beyond the end, all zero, and each where another belongs.
+    let damages: [fn(&mut Vec<u8>); 6] = [
         |bytes| bytes.reverse(),
+        |bytes| bytes.chunks_exact_mut(8).step_by(3).for_each(|entry| entry[2] ^= 1),
+        |bytes| bytes.chunks_exact_mut(8).for_each(|entry| entry[5] ^= 0x10),
         |bytes| bytes.fill(0xee),
         |bytes| bytes.fill(0),
         |bytes| {
