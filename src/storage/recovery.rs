@@ -430,7 +430,7 @@ impl Recovery<'_> {
             return Ok(true);
         }
         let beyond = bad.position + self.env.max_group_bytes;
-        Ok(scan.search(beyond, bad.offset, known)?.is_none())
+        Ok(!scan.has_batch_beyond(beyond, bad.offset, known)?)
     }
 
     /// The indexes of a segment as they were at `point`, if the files can be what they were then.

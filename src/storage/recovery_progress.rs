@@ -73,3 +73,55 @@ impl RecoveryProgress {
 fn mib(bytes: &AtomicU64) -> u64 {
     bytes.load(Ordering::Relaxed) >> 20
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{PipeWriter, Read, pipe};
+    use std::sync::mpsc::channel;
+
+    use parking_lot::Mutex;
+    use tracing_subscriber::fmt::MakeWriter;
+
+    use super::*;
+
+    struct Lines(Mutex<PipeWriter>);
+
+    impl<'a> MakeWriter<'a> for Lines {
+        type Writer = PipeWriter;
+
+        fn make_writer(&'a self) -> PipeWriter {
+            self.0.lock().try_clone().unwrap()
+        }
+    }
+
+    #[test]
+    fn what_takes_long_is_told_until_it_ends() {
+        let (mut read, write) = pipe().unwrap();
+        let subscriber =
+            tracing_subscriber::fmt().with_ansi(false).with_writer(Lines(Mutex::new(write))).finish();
+        let progress = RecoveryProgress::new(7);
+        progress.begin(5 << 20);
+        progress.advance(3 << 20);
+        progress.opened();
+        let (running, ended) = channel();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                tracing::subscriber::with_default(subscriber, || {
+                    progress.tell(&ended, Duration::from_millis(1))
+                });
+            });
+            let mut line = Vec::new();
+            while !line.ends_with(b"\n") {
+                let mut byte = [0];
+                read.read_exact(&mut byte).unwrap();
+                line.extend(byte);
+            }
+            let line = String::from_utf8(line).unwrap();
+            assert!(line.contains("partitions=1 of 7 scanned_mib=3 of 5"), "{line}");
+            // Whoever opens the logs has done: the telling ends too, and with it this test.
+            drop(running);
+            let mut rest = Vec::new();
+            read.read_to_end(&mut rest).unwrap();
+        });
+    }
+}

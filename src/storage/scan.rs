@@ -10,8 +10,8 @@
 //!
 //! If the damaged batch's own length leads to a batch that goes on with the offset that its own count leads to, that is
 //! the way. Otherwise the file is searched byte by byte. A record may hold batches in its value: so one that is found
-//! by searching counts only if those after it follow one upon the other, to the end of the log, to an offset that the
-//! log is known to have, or for longer than a usual record.
+//! by searching counts only if those after it follow one upon the other, to the known end of the log, to all offsets that
+//! it is known to have, or for longer than a usual record.
 
 use std::io;
 use std::path::Path;
@@ -177,7 +177,7 @@ impl Scan {
         {
             return Ok(Some(claimed));
         }
-        self.search(bad.position + 1, bad.offset, known)
+        self.search(bad.position + 1, bad.offset, known, true)
     }
 
     /// Where the batch after a bad one begins if the header of the bad one is right about its length and its count.
@@ -186,16 +186,27 @@ impl Scan {
         Ok(header.and_then(HeaderClaim::read).and_then(|claim| bad.after(claim)))
     }
 
-    /// The first intact batch, at `from` or after it, whose offset is above `above`, and that is no part of a record.
-    /// The scan stays where it is.
+    /// Whether an intact batch of the log, with an offset above `above`, begins at `from` or after it.
     ///
     /// # Errors
     /// Whatever the file system says on reading.
-    pub(super) fn search(
+    pub(super) fn has_batch_beyond(
         &mut self,
         from: u64,
         above: Offset,
         known: &Known<'_>,
+    ) -> io::Result<bool> {
+        Ok(self.search(from, above, known, false)?.is_some())
+    }
+
+    /// The first intact batch, at `from` or after it, whose offset is above `above`; if it is to be where the log goes
+    /// on, one that is shown to be by what follows it.
+    fn search(
+        &mut self,
+        from: u64,
+        above: Offset,
+        known: &Known<'_>,
+        to_go_on: bool,
     ) -> io::Result<Option<Place>> {
         let (mut position, mut left_bytes) = (from, SEARCH_BYTES);
         while let Some(header) = self.buffer.get(position, record::HEADER_BYTES)? {
@@ -208,7 +219,7 @@ impl Scan {
                     _ => None,
                 };
                 if let Some(place) = candidate
-                    && self.goes_on(place, known)?
+                    && (!to_go_on || self.goes_on(place, known)?)
                 {
                     return Ok(Some(place));
                 }
@@ -222,23 +233,25 @@ impl Scan {
         Ok(None)
     }
 
-    /// Whether what follows `place` shows that it is the log's own batch. Of those that follow, the headers are enough:
-    /// damage in one of them is told when its turn comes.
+    /// Whether what follows `place` shows that it is the log's own batch, with its own offset. Of those that follow, the
+    /// headers are enough: damage in one of them is told when its turn comes.
     fn goes_on(&mut self, place: Place, known: &Known<'_>) -> io::Result<bool> {
-        let mut at = place;
-        while at.position < self.buffer.len {
-            if at.position - place.position > PROOF_BYTES {
-                return Ok(true);
-            }
+        let (mut at, mut batches) = (place, 0);
+        while at.position - place.position <= PROOF_BYTES {
             let claim = self.buffer.get(at.position, record::HEADER_BYTES)?.and_then(HeaderClaim::read);
             let follows = claim.filter(|claim| claim.is_plausible() && claim.base_offset == at.offset.get());
-            match follows.and_then(|claim| at.after(claim)) {
-                Some(after) => at = after,
-                // What follows is damaged too, or torn: enough, if all that is known of is there.
-                None => return Ok(known.end.is_none() && at.offset >= known.reaches),
-            }
+            let Some(after) = follows.and_then(|claim| at.after(claim)) else {
+                let is_end = at.position >= self.buffer.len;
+                if let Some(end) = known.end {
+                    return Ok(is_end && at.offset == end);
+                }
+                // What comes now is not there yet, or damaged, or torn. One batch alone may have any offset.
+                let has_all = place.offset <= known.reaches && known.reaches <= at.offset;
+                return Ok(at.offset == known.reaches || (batches > 1 && (is_end || has_all)));
+            };
+            (at, batches) = (after, batches + 1);
         }
-        Ok(known.end.is_none_or(|end| at.offset == end))
+        Ok(true)
     }
 
     /// Goes past the bad batch at the present place, to where the log goes on or to the end of the file; `end` is one

@@ -284,3 +284,21 @@ fn rot_and_a_torn_tail_are_told_apart_in_one_segment() {
     assert_eq!(file_len(&fixture, FIRST), 50 * batch_bytes() as u64);
     assert_eq!(fixture.files("torn").len(), 1);
 }
+
+#[test]
+fn an_offset_that_has_rotted_is_not_believed_behind_a_batch_that_has() {
+    let fixture = cold();
+    let open = fixture.create();
+    open.fill(20, 100);
+    open.crash();
+    // The length of the last but one, and the offset of the last.
+    change(&fixture, FIRST, |bytes| {
+        bytes[18 * batch_bytes() + 9] ^= 0x10;
+        bytes[19 * batch_bytes() + 4] ^= 0x10;
+    });
+    for _ in 0..2 {
+        let open = fixture.reopen();
+        open.assert_lost(200, &[(180, 199)]);
+        open.crash();
+    }
+}
