@@ -408,7 +408,9 @@ impl Recovery<'_> {
         };
         let resume = rebuild.index.to_resume();
         let segment = self.segment(base, end.position, rebuild.index);
-        damages.into_iter().for_each(|damage| segment.damages().add(damage));
+        for damage in damages {
+            segment.damages().add(damage);
+        }
         if next_base.is_some() {
             unsealed.complete.push((Arc::clone(&segment), end.offset, end.position));
         }

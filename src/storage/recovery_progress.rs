@@ -105,9 +105,10 @@ mod tests {
         progress.opened();
         let (running, ended) = channel();
         std::thread::scope(|scope| {
-            scope.spawn(|| {
+            let progress = &progress;
+            scope.spawn(move || {
                 tracing::subscriber::with_default(subscriber, || {
-                    progress.tell(&ended, Duration::from_millis(1))
+                    progress.tell(&ended, Duration::from_millis(1));
                 });
             });
             let mut line = Vec::new();

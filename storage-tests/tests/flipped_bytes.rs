@@ -171,8 +171,9 @@ impl Template {
                     continue;
                 }
                 let file = path.file_name().expect("a name").to_string_lossy().into_owned();
-                let is_small = file == "meta.toml" || file.ends_with(".old");
-                let extension = path.extension().filter(|_| !is_small);
+                // Of these the whole name tells.
+                let extension =
+                    path.extension().filter(|extension| *extension != "toml" && *extension != "old");
                 let class =
                     extension.map_or(file.clone(), |extension| extension.to_string_lossy().into_owned());
                 if file != ".lock" {
@@ -181,7 +182,9 @@ impl Template {
                 }
             }
         }
-        classes.values_mut().for_each(|files| files.sort());
+        for files in classes.values_mut() {
+            files.sort();
+        }
         classes
     }
 }
@@ -197,7 +200,7 @@ struct Read {
     content: Content,
     lost: Vec<Range<i64>>,
     /// Why it takes no writes.
-    read_only: Option<String>,
+    fault: Option<String>,
 }
 
 async fn read(broker: &Broker, (topic, partition): Part) -> Read {
@@ -206,7 +209,7 @@ async fn read(broker: &Broker, (topic, partition): Part) -> Read {
     let status = description.partitions[partition as usize].clone().expect("an open partition");
     let mut found = Read::default();
     if let LogState::ReadOnly { reason } = status.state {
-        found.read_only = Some(reason.to_string());
+        found.fault = Some(reason.to_string());
     }
     found.content.log_start = status.log_start_offset.get();
     found.content.end = status.durable_offset.get();
@@ -400,7 +403,7 @@ impl Iteration<'_> {
         for (part, found) in &mut before {
             match self.runtime.block_on(append(&broker, *part, added.clone())) {
                 Ok(base) => assert_eq!(base, found.content.end, "{part:?}: the next offset"),
-                Err(BrokerError::Fenced { .. }) if found.read_only.is_some() => {}
+                Err(BrokerError::Fenced { .. }) if found.fault.is_some() => {}
                 Err(error) => panic!("{part:?}: {error}"),
             }
         }
@@ -412,7 +415,7 @@ impl Iteration<'_> {
         for (part, found) in before {
             let again = self.runtime.block_on(read(&broker, part));
             assert_eq!(again.lost, found.lost, "{part:?}: the same is lost");
-            assert_eq!(again.read_only.is_some(), found.read_only.is_some(), "{part:?}");
+            assert_eq!(again.fault.is_some(), found.fault.is_some(), "{part:?}");
             assert!(
                 found
                     .content
@@ -439,7 +442,7 @@ impl Iteration<'_> {
         }
         let found = self.runtime.block_on(read(broker, part));
         let expected = &self.template.contents[&part];
-        if let Some(reason) = &found.read_only {
+        if let Some(reason) = &found.fault {
             assert!(is_damaged && self.class == "log", "{part:?} takes no writes: {reason}");
             totals.read_only += 1;
         }
@@ -477,13 +480,14 @@ fn iterate(runtime: &Runtime, templates: &[Template], seed: u64, totals: &mut BT
     let template = random.choice(templates).expect("one of them");
     let files = template.files();
     // As many in logs as in everything else.
-    let class = match random.bool() {
-        true => "log".to_owned(),
-        false => random.choice(files.keys()).expect("one of them").clone(),
+    let class = if random.bool() {
+        "log".to_owned()
+    } else {
+        random.choice(files.keys()).expect("one of them").clone()
     };
     let file = random.choice(&files[&class]).expect("one of them");
     let good = fs::read(template.dir.path().join(file)).expect("readable");
-    let (batches, bases) = if class == "log" { places(&good) } else { Default::default() };
+    let (batches, bases) = if class == "log" { places(&good) } else { (Vec::new(), Vec::new()) };
     let damage = Damage::pick(&mut random);
     let bytes = damage.apply(&good, &batches, &mut random);
 
@@ -521,9 +525,11 @@ fn no_damage_to_any_file_goes_unnoticed_or_costs_more_than_it_hits() {
     let next = AtomicU64::new(first);
     let work = || {
         let mut totals = BTreeMap::new();
-        while let seed = next.fetch_add(1, Ordering::Relaxed)
-            && seed < first + flips
-        {
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= first + flips {
+                break;
+            }
             iterate(&runtime, &templates, seed, &mut totals);
         }
         totals

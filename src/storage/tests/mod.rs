@@ -72,6 +72,11 @@ pub(super) struct Fixture {
     pub(super) spec: LogSpec,
 }
 
+/// A record's offset and number.
+pub(super) type Numbered = (i64, u64);
+/// The first and the last offset of a range that is told as lost.
+pub(super) type LostRange = (i64, i64);
+
 /// The log file of the first segment.
 pub(super) const FIRST: &str = "00000000000000000000.log";
 
@@ -195,7 +200,7 @@ impl Open {
     }
 
     /// The same, going on behind what is lost; returns also the first and last offset of each loss.
-    pub(super) fn read_around(&self, from: i64) -> (Vec<(i64, u64)>, Vec<(i64, i64)>) {
+    pub(super) fn read_around(&self, from: i64) -> (Vec<Numbered>, Vec<LostRange>) {
         let mut next = Offset::clamped(from);
         let (mut records, mut lost) = (Vec::new(), Vec::new());
         let mut scratch = Vec::new();
@@ -266,6 +271,15 @@ impl Open {
     /// As a crash of the process would leave it.
     pub(super) fn crash(self) {
         drop(self);
+    }
+
+    /// An orderly end, or a crash.
+    pub(super) fn end(self, is_orderly: bool) {
+        if is_orderly {
+            self.close();
+        } else {
+            self.crash();
+        }
     }
 
     /// Waits until the upkeep thread has done what it was asked before.

@@ -29,11 +29,7 @@ fn whatever_byte_of_a_batch_has_rotted_that_batch_is_lost_and_no_other() {
         let open = fixture.create();
         open.fill(50, 100);
         open.settle();
-        if clean {
-            open.close()
-        } else {
-            open.crash()
-        }
+        open.end(clean);
         let at = 7 * batch_bytes();
         // Every byte of the header, and some of the records.
         for byte in (0..record::HEADER_BYTES).chain([70, batch_bytes() - 1]) {
@@ -44,11 +40,7 @@ fn whatever_byte_of_a_batch_has_rotted_that_batch_is_lost_and_no_other() {
             open.assert_lost(500, &[(70, 79)]);
             let inside = open.log.read(Offset::clamped(75), 1).unwrap_err();
             assert!(matches!(inside, ReadError::DataLoss { .. }), "byte {byte}: {inside}");
-            if clean {
-                open.close()
-            } else {
-                open.crash()
-            }
+            open.end(clean);
             assert_eq!(file_len(&fixture, FIRST), len, "byte {byte}: nothing is cut");
             change(&fixture, FIRST, |bytes| bytes[at + byte] ^= 0x11);
         }
@@ -148,7 +140,7 @@ fn a_log_with_rot_in_its_active_segment_goes_on_and_the_loss_stays_told() {
         open.fill(20, 100);
         open.assert_lost(200 + runs * 200, &[(50, 59)]);
         open.settle();
-        if runs % 2 == 0 { open.close() } else { open.crash() }
+        open.end(runs % 2 == 0);
     }
     assert!(fixture.files("log").len() > 1, "it has been sealed, with its damage");
     let open = fixture.reopen();
@@ -158,7 +150,8 @@ fn a_log_with_rot_in_its_active_segment_goes_on_and_the_loss_stays_told() {
 
 #[test]
 fn a_log_that_ends_below_what_was_durable_is_read_and_takes_no_writes() {
-    let damages: [(fn(&mut Vec<u8>), i64); 4] = [
+    type Change = fn(&mut Vec<u8>);
+    let damages: [(Change, i64); 4] = [
         (|bytes| bytes.truncate(bytes.len() / 2), 50),
         (Vec::clear, 0),
         (|bytes| *bytes.last_mut().unwrap() ^= 1, 90),
@@ -177,11 +170,7 @@ fn a_log_that_ends_below_what_was_durable_is_read_and_takes_no_writes() {
             open.assert_lost(100, &[(lost, 99)]);
             let refused = open.append(batch(100, 1, 10)).unwrap_err();
             assert!(matches!(refused, AppendError::Sealed { .. }), "{refused}");
-            if clean {
-                open.close()
-            } else {
-                open.crash()
-            }
+            open.end(clean);
             assert_eq!(file_len(&fixture, FIRST), len);
         }
     }
