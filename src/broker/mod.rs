@@ -20,6 +20,7 @@
 //! | `batch`           | what a batch must meet, and becomes, before it is appended                 |
 //! | `queue`           | the bound on accepted bytes                                                |
 //! | `produce`         | the way of an append                                                       |
+//! | `producer_ids`    | ids for idempotent producers                                               |
 //! | `reader`          | a waiting reader of one partition                                          |
 //! | `fetch`           | reading several partitions at once, with a wait                            |
 //! | `offsets`         | turning positions into offsets, and moving a log's start                   |
@@ -40,6 +41,7 @@ mod offsets;
 mod partition;
 mod partitioner;
 mod produce;
+mod producer_ids;
 mod queue;
 mod reader;
 mod topic;
@@ -51,7 +53,7 @@ pub use error::{BrokerError, CloseBrokerError, OpenBrokerError};
 pub use fetch::{FetchLimits, FetchPartition, Fetched};
 pub use node::{Broker, BrokerStatus};
 pub use offsets::{Position, Resolved};
-pub use produce::{Caller, PendingAppend, ProduceRecord, Produced};
+pub use produce::{AppendTerms, Caller, PendingAppend, ProduceRecord, Produced, Target};
 pub use reader::PartitionReader;
 pub use topic::TopicDescription;
 pub use topic_changes::{TopicSpec, TopicUpdate};

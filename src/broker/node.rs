@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::{BrokerError, CloseBrokerError, OpenBrokerError};
 use super::fetch::{self, FetchLimits, FetchPartition, Fetched};
+use super::producer_ids::ProducerIds;
 use super::queue::{Queue, QueueClosed};
 use super::reader::PartitionReader;
 use super::topic::TopicDescription;
@@ -26,6 +27,7 @@ pub struct Broker {
     pub(super) queue: Queue,
     /// Bounds the costly work on batches that is done at a time.
     pub(super) cores: Arc<Semaphore>,
+    pub(super) producer_ids: ProducerIds,
     started_ms: i64,
 }
 
@@ -67,6 +69,7 @@ impl Broker {
             topics: Arc::new(topics),
             queue: Queue::new(config.queue_bytes),
             cores: Arc::new(Semaphore::new(cores)),
+            producer_ids: ProducerIds::default(),
             started_ms: clock.monotonic_ms(),
             config,
             clock,

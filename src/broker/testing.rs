@@ -117,7 +117,7 @@ pub(crate) async fn append(
     partition: i32,
     batch: BytesMut,
 ) -> Result<Produced, BrokerError> {
-    broker.start_append(Caller::Client, &name(topic), partition, batch).await?.wait().await
+    broker.start_append(Caller::Client, &name(topic), partition, batch, None).await?.wait().await
 }
 
 /// Appends one batch of these values, which must succeed.

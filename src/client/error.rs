@@ -45,6 +45,10 @@ pub mod reason {
     pub const UNKNOWN_TOPIC: &str = "UNKNOWN_TOPIC";
     /// The topic has no such partition.
     pub const UNKNOWN_PARTITION: &str = "UNKNOWN_PARTITION";
+    /// A batch before this one was not appended. With an idempotent producer nobody sees it: it sends both again.
+    pub const OUT_OF_ORDER_SEQUENCE: &str = "OUT_OF_ORDER_SEQUENCE";
+    /// The batch would not have got the offset that was expected; the metadata has the `next_offset`.
+    pub const UNEXPECTED_OFFSET: &str = "UNEXPECTED_OFFSET";
     /// The broker's disk is full.
     pub const STORAGE_FULL: &str = "STORAGE_FULL";
     /// The broker is about to stop.
@@ -143,6 +147,18 @@ impl Error {
             reason: Cow::Borrowed(reason),
             message: message.into(),
             metadata: metadata.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+            retry_after: None,
+        }))
+    }
+
+    /// Of something that was sent several times: of one attempt the outcome is unknown (`unanswered`), the last one
+    /// failed. So the outcome is unknown.
+    pub(super) fn undecided(unanswered: &Self, last: &Self) -> Self {
+        Self(Arc::new(Facts {
+            code: unanswered.0.code,
+            reason: unanswered.0.reason.clone(),
+            message: format!("{unanswered}; sent again: {last}"),
+            metadata: last.0.metadata.clone(),
             retry_after: None,
         }))
     }

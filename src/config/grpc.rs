@@ -18,7 +18,8 @@ pub struct GrpcConfig {
     pub max_message_bytes: u64,
     /// Calls under way on one connection. 1 to 1,000,000. Default: 1,024.
     pub max_concurrent_streams: u32,
-    /// Connections in all; further ones wait to be accepted. 1 to 1,000,000. Default: 4,096.
+    /// Connections in all; further ones wait to be accepted. 1 to 1,000,000; reduced to what the limit of open files
+    /// allows. Default: 4,096.
     pub max_connections: usize,
     /// Requests of one ProduceStream that are worked on at a time; beyond it the stream waits. 1 to 65,536.
     /// Default: 256.
@@ -27,7 +28,8 @@ pub struct GrpcConfig {
     pub keepalive_interval_ms: u64,
     /// How long to wait for that sign before the connection is closed, in ms. 1,000 to 3,600,000. Default: 20,000.
     pub keepalive_timeout_ms: u64,
-    /// A stream whose reader takes nothing for so long is ended, in ms. 1,000 to 86,400,000. Default: 60,000.
+    /// A stream whose reader takes nothing for so long is ended, within as much again, in ms. 1,000 to 86,400,000.
+    /// Default: 60,000.
     pub stall_timeout_ms: u64,
     /// At shutdown, how long calls under way may take to finish, in ms. 0 to 3,600,000. Default: 10,000.
     pub shutdown_grace_ms: u64,

@@ -4,6 +4,7 @@
 //! spells out all of them with their defaults, and a test keeps it so.
 
 mod broker;
+mod budget;
 mod grpc;
 mod storage;
 
@@ -68,6 +69,17 @@ pub enum ConfigError {
         value: String,
         /// What is allowed.
         requirement: String,
+    },
+    /// The process may not open as many files as it needs at least.
+    #[error(
+        "at most {descriptors} files may be open at a time (RLIMIT_NOFILE), at least {needed} are needed: raise the limit, \
+         as with ulimit -n or LimitNOFILE="
+    )]
+    TooFewDescriptors {
+        /// How many may be open.
+        descriptors: u64,
+        /// How many would do, with the fewest logs and connections.
+        needed: u64,
     },
 }
 

@@ -3,6 +3,7 @@
 use std::iter::FusedIterator;
 
 use super::attributes::{Attributes, TimestampType};
+use super::builder::ProducerStamp;
 use super::codec::Codec;
 use super::error::{BatchError, CorruptBatch, InvalidBatch};
 use super::header::{self, HEADER_BYTES, Header, LENGTH_PREFIX_BYTES, MAGIC_V2, at};
@@ -113,6 +114,16 @@ impl<'a> BatchView<'a> {
     /// The producer's number of the first record; means nothing without a producer id.
     pub fn base_sequence(&self) -> i32 {
         i32::from_be_bytes(header::get::<{ at::BASE_SEQUENCE }, _>(self.header))
+    }
+
+    /// Who produced it, and how it is numbered; `None` for nobody in particular.
+    pub fn producer(&self) -> Option<ProducerStamp> {
+        let stamp = ProducerStamp {
+            producer_id: self.producer_id(),
+            producer_epoch: self.producer_epoch(),
+            base_sequence: self.base_sequence(),
+        };
+        (stamp.producer_id >= 0).then_some(stamp)
     }
 
     /// How many records there are, as the header has it.

@@ -53,7 +53,7 @@ pub use codec::Codec;
 pub use error::{BatchError, CorruptBatch, InvalidBatch, RecordFault, UnsupportedBatch};
 pub use header::{HEADER_BYTES, LENGTH_PREFIX_BYTES};
 pub use key_hash::partition_for_key;
-pub use patch::{set_log_append_time, set_position};
+pub use patch::{set_log_append_time, set_position, set_producer};
 pub use recompress::recompress;
 pub use records::{Headers, RecordView, Records};
 pub use validate::{ValidationRules, validate};

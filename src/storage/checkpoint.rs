@@ -7,6 +7,7 @@
 //!   recovery point: offset i64 | base offset of its segment i64 | position in it u64
 //!   index entries u64 | time index entries u64
 //!   largest timestamp i64 (-1: none) | its relative offset u32 | timestamp of the last time index entry i64 (-1: none)
+//!   offset of the snapshot of producers i64 (-1: none), not in version 1: there are none
 //! ```
 //! Big-endian, in the frame of [`super::small_file`]. Everything below a recovery point is synced, indexes included.
 
@@ -23,7 +24,9 @@ use crate::types::{LeaderEpoch, Offset, PartitionId, TopicId};
 
 /// The file's name.
 pub(super) const FILE: &str = "checkpoint";
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+/// From before there were producers.
+const VERSION_WITHOUT_PRODUCERS: u8 = 1;
 const CLEAN: u8 = 1;
 
 /// Names a log, whatever its topic is called.
@@ -56,6 +59,8 @@ pub(super) struct LogCheckpoint {
     pub(super) log_start: Offset,
     /// All below is synced, indexes included.
     pub(super) recovery_point: Boundary,
+    /// The snapshot that has the producers of all below the recovery point; `None`: there were none.
+    pub(super) producers: Option<Offset>,
 }
 
 /// The whole file.
@@ -87,17 +92,18 @@ impl Checkpoint {
             body.put_i64(log.recovery_point.index.newest.map_or(-1, |newest| newest.timestamp_ms));
             body.put_u32(log.recovery_point.index.newest.map_or(0, |newest| newest.relative_offset));
             body.put_i64(log.recovery_point.index.last_entry_ms.unwrap_or(-1));
+            body.put_i64(log.producers.map_or(-1, Offset::get));
         }
         small_file::encode(FileKind::Checkpoint, VERSION, &body)
     }
 
-    fn decode(mut body: &[u8]) -> Option<Self> {
+    fn decode(version: u8, mut body: &[u8]) -> Option<Self> {
         let flags = body.try_get_u8().ok()?;
         let leader_epoch = LeaderEpoch(body.try_get_i32().ok()?);
         let count = body.try_get_u32().ok()?;
         let mut logs = BTreeMap::new();
         for _ in 0..count {
-            let (key, log) = decode_log(&mut body)?;
+            let (key, log) = decode_log(version, &mut body)?;
             logs.insert(key, log);
         }
         let valid = body.is_empty() && flags <= CLEAN && leader_epoch.0 >= 0 && logs.len() == count as usize;
@@ -131,8 +137,9 @@ impl Checkpoint {
 
     fn read_one(fs: &dyn Fs, dir: &Path, name: &str) -> Result<Option<Self>, ReadFileError> {
         let path = dir.join(name);
-        let Some(body) = small_file::read(fs, &path, FileKind::Checkpoint, VERSION)? else { return Ok(None) };
-        match Self::decode(&body) {
+        let read = small_file::read_any(fs, &path, FileKind::Checkpoint, VERSION)?;
+        let Some((version, body)) = read else { return Ok(None) };
+        match Self::decode(version, &body) {
             Some(checkpoint) => Ok(Some(checkpoint)),
             None => Err(ReadFileError::Frame { path, source: FrameError::Damaged }),
         }
@@ -147,7 +154,7 @@ impl Checkpoint {
     }
 }
 
-fn decode_log(body: &mut &[u8]) -> Option<(LogKey, LogCheckpoint)> {
+fn decode_log(version: u8, body: &mut &[u8]) -> Option<(LogKey, LogCheckpoint)> {
     let mut topic_id = [0; 16];
     body.try_copy_to_slice(&mut topic_id).ok()?;
     let partition = PartitionId::new(body.try_get_i32().ok()?)?;
@@ -163,7 +170,11 @@ fn decode_log(body: &mut &[u8]) -> Option<(LogKey, LogCheckpoint)> {
     let last_entry_ms = Some(body.try_get_i64().ok()?).filter(|timestamp| *timestamp >= 0);
     let index = IndexResume { offsets, times, newest, last_entry_ms };
     let recovery_point = Boundary { mark, index };
-    Some(((TopicId::from_bytes(topic_id), partition), LogCheckpoint { log_start, recovery_point }))
+    let producers = match version {
+        VERSION_WITHOUT_PRODUCERS => None,
+        _ => Offset::new(body.try_get_i64().ok()?),
+    };
+    Some(((TopicId::from_bytes(topic_id), partition), LogCheckpoint { log_start, recovery_point, producers }))
 }
 
 #[cfg(test)]
@@ -179,6 +190,7 @@ mod tests {
             offset(),
             (offset(), offset(), any::<u64>()),
             (any::<u64>(), any::<u64>(), time(), time()),
+            prop::option::of(offset()),
         )
             .prop_map(
                 |(
@@ -186,13 +198,14 @@ mod tests {
                     log_start,
                     (offset, segment, position),
                     (offsets, times, newest, last),
+                    producers,
                 )| {
                     let newest = newest
                         .map(|(timestamp_ms, relative_offset)| TimeEntry { timestamp_ms, relative_offset });
                     let index = IndexResume { offsets, times, newest, last_entry_ms: last.map(|(ms, _)| ms) };
                     let recovery_point = Boundary { mark: Mark { offset, segment, position }, index };
                     let key = (TopicId::from_bytes(id), PartitionId::new(partition).unwrap());
-                    (key, LogCheckpoint { log_start, recovery_point })
+                    (key, LogCheckpoint { log_start, recovery_point, producers })
                 },
             )
     }
@@ -203,12 +216,12 @@ mod tests {
             let checkpoint = Checkpoint { clean, leader_epoch: LeaderEpoch(epoch), logs };
             let bytes = checkpoint.encode();
             let body = small_file::decode(FileKind::Checkpoint, VERSION, &bytes).unwrap();
-            prop_assert_eq!(Checkpoint::decode(body), Some(checkpoint));
+            prop_assert_eq!(Checkpoint::decode(VERSION, body), Some(checkpoint));
         }
 
         #[test]
         fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            let _ = Checkpoint::decode(&bytes);
+            let _ = Checkpoint::decode(VERSION, &bytes);
         }
     }
 
@@ -225,6 +238,7 @@ mod tests {
                     last_entry_ms: None,
                 },
             },
+            producers: Some(Offset::clamped(12)),
         };
         let key = (TopicId::from_bytes([9; 16]), PartitionId::new(10).unwrap());
         let checkpoint =
@@ -237,7 +251,12 @@ mod tests {
         }
         expected.extend([0, 0, 0, 8]);
         expected.extend([0xff; 8]);
+        let before_producers = expected.clone();
+        expected.extend([0, 0, 0, 0, 0, 0, 0, 12]);
         let bytes = checkpoint.encode();
         assert_eq!(small_file::decode(FileKind::Checkpoint, VERSION, &bytes).unwrap(), expected);
+        let log = LogCheckpoint { producers: None, ..log };
+        let old = Checkpoint { logs: BTreeMap::from([(key, log)]), ..checkpoint };
+        assert_eq!(Checkpoint::decode(1, &before_producers), Some(old));
     }
 }

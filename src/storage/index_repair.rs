@@ -18,6 +18,23 @@ impl Segment {
     /// # Errors
     /// Whatever the file system says; the indexes are then as wrong as before.
     pub(super) fn repair_index(self: &Arc<Self>, epochs: &LeaderEpochs, below: Offset) -> io::Result<()> {
+        {
+            // Given back before the maps are closed: others may wait for it with these locked.
+            let _permit = self.permit();
+            let index = self.index_of_log(epochs, below)?;
+            if self.seal().is_some() {
+                self.replace_index(index)?;
+            } else {
+                self.take_back_index(index)?;
+            }
+        }
+        self.close();
+        tracing::warn!(path = %self.path("index").display(), "the indexes of a segment were wrong, and are rebuilt");
+        Ok(())
+    }
+
+    /// Both indexes, as they should be.
+    fn index_of_log(&self, epochs: &LeaderEpochs, below: Offset) -> io::Result<SegmentIndex> {
         let mut index = self.index().read().same_interval();
         let (start, end) = (Place { position: 0, offset: self.base() }, self.visible_bytes());
         let seal = self.seal();
@@ -36,18 +53,10 @@ impl Segment {
                     continue;
                 }
                 Found::Bad { detail } => detail,
-                Found::End => break,
+                Found::End => return Ok(index),
             };
             scan.skip(&known, known.end.unwrap_or(below), detail)?;
         }
-        if seal.is_some() {
-            self.replace_index(index)?;
-        } else {
-            self.take_back_index(index)?;
-        }
-        self.close();
-        tracing::warn!(path = %self.path("index").display(), "the indexes of a segment were wrong, and are rebuilt");
-        Ok(())
     }
 
     fn replace_index(&self, mut index: SegmentIndex) -> io::Result<()> {

@@ -11,6 +11,9 @@ use super::checkpoint::{Boundary, LogKey};
 use super::damage::Damage;
 use super::epochs::{self, LeaderEpochs};
 use super::fs::Fs;
+use super::producer_recovery::RecoveredProducers;
+use super::producer_snapshot::{self, SnapshotFiles};
+use super::producers::Producers;
 use super::segment::{Segment, SegmentError};
 use super::segment_reader::SegmentReader;
 use super::small_file;
@@ -40,6 +43,11 @@ pub(super) struct LogView {
     /// Where the log's slot is in the file of durable offsets.
     pub(super) slot: usize,
     pub(super) epochs: Mutex<LeaderEpochs>,
+    /// As of the last append; ahead of what is written.
+    pub(super) producers: Mutex<Producers>,
+    /// The snapshot of producers that a checkpoint can name.
+    named_snapshot: Mutex<Option<Offset>>,
+    pub(super) snapshots: Mutex<SnapshotFiles>,
     /// Why it takes no writes any more.
     failed: OnceLock<Arc<str>>,
     closed: AtomicBool,
@@ -75,7 +83,16 @@ pub(super) struct LogParts {
     /// All up to here is known to be on the disk.
     pub(super) synced: Boundary,
     pub(super) epochs: LeaderEpochs,
+    pub(super) producers: RecoveredProducers,
     pub(super) slot: usize,
+}
+
+/// The producers at a recovery point.
+pub(super) enum ProducersAt {
+    /// They are in a snapshot that is there, or there are none.
+    Known(Option<Offset>),
+    /// They are not in any snapshot yet; this is one of that offset.
+    News(Offset, Vec<u8>),
 }
 
 impl LogView {
@@ -96,6 +113,9 @@ impl LogView {
             synced: Mutex::new(parts.synced),
             slot: parts.slot,
             epochs: Mutex::new(parts.epochs),
+            producers: Mutex::new(parts.producers.producers),
+            named_snapshot: Mutex::new(parts.producers.named),
+            snapshots: Mutex::new(parts.producers.files),
             failed: OnceLock::new(),
             closed: AtomicBool::new(false),
             changes: Mutex::new(()),
@@ -145,6 +165,27 @@ impl LogView {
         if boundary.mark.offset >= synced.mark.offset {
             *synced = boundary;
         }
+    }
+
+    /// What is synced, with the producers there. `now_ms` is on the monotonic clock.
+    pub(super) fn synced_with_producers(&self, now_ms: i64) -> (Boundary, ProducersAt) {
+        // Under the lock, so that nothing that counts at this boundary has been forgotten for one further on.
+        let producers = self.producers.lock();
+        let synced = self.synced();
+        let (at, named) = (synced.mark.offset, *self.named_snapshot.lock());
+        let is_known = named == Some(at) || !producers.has_news_since(named);
+        let producers = if is_known {
+            ProducersAt::Known(named)
+        } else {
+            ProducersAt::News(at, producer_snapshot::encode(at, &producers.at(at, now_ms)))
+        };
+        (synced, producers)
+    }
+
+    /// A snapshot of producers is on the disk, with its name, and a checkpoint can name it.
+    pub(super) fn name_snapshot(&self, offset: Offset) {
+        self.snapshots.lock().add(offset);
+        *self.named_snapshot.lock() = Some(offset);
     }
 
     pub(super) fn in_flight_bytes(&self) -> u64 {
@@ -259,7 +300,7 @@ impl LogView {
     pub(super) fn read_tail(&self, offset: Offset, max_bytes: u64) -> Result<Option<ReadBatches>, ReadError> {
         let durable = self.check_range(offset)?;
         if offset == durable {
-            return Ok(Some(ReadBatches { chunks: Vec::new(), next_offset: offset, size_bytes: 0 }));
+            return Ok(Some(ReadBatches { next_offset: offset, ..ReadBatches::default() }));
         }
         let read = self.tail.read(offset, durable, max_bytes);
         if read.is_some() {
@@ -280,7 +321,7 @@ impl LogView {
             // The file that was opened may have been that of the next log of this name.
             return Err(ReadError::Closed);
         }
-        Ok(found.unwrap_or(ReadBatches { chunks: Vec::new(), next_offset: offset, size_bytes: 0 }))
+        Ok(found.unwrap_or(ReadBatches { next_offset: offset, ..ReadBatches::default() }))
     }
 
     /// The first visible record at or after `timestamp_ms`; may block on the disk.

@@ -13,7 +13,8 @@
 //! # The way of a read
 //!
 //! [`LogHandle::read_tail`] answers from memory. What is older, [`LogHandle::read`] finds by the index of its
-//! [`segment`], checks ([`segment_reader`]) and lends out of the map ([`mmap`]) without a copy.
+//! [`segment`], checks ([`segment_reader`]) and lends out of the map ([`mmap`]) without a copy; whether it was all there,
+//! its [`Lease`] tells once it has been copied.
 //!
 //! # Files
 //!
@@ -22,12 +23,14 @@
 //! meta.toml                       format version, cluster id, broker id                  data_dir
 //! checkpoint, checkpoint.old      recovery point and start of each log, the clean mark   checkpoint
 //! durable                         a lower bound of each log's durable offset             durable
+//! reserve                         room for when the disk is full                         room
 //! <topic>-<partition>/
 //!   topic-id                      whose directory it is                                  identity
 //!   <base offset>.log             batches                                                segment
 //!   <base offset>.index           offset index                                           index
 //!   <base offset>.timeindex       time index                                             index
 //!   <base offset>.<n>.torn        what recovery cut off                                  torn
+//!   <offset>.snapshot             the idempotent producers at that offset                producer_snapshot
 //!   leader-epochs                 from which offset on an epoch holds                    epochs
 //!   seals                         the manifest: sealed segments and their checksums      seals
 //! .deleted/                       logs on their way out                                  data_dir
@@ -46,14 +49,22 @@ mod handle;
 mod identity;
 mod index;
 mod index_repair;
+pub mod limits;
 mod log;
+mod log_dirs;
 mod log_file;
 mod log_view;
 mod lost_epochs;
+mod map_table;
 pub mod mmap;
+mod open_logs;
 mod open_segments;
+mod producer_recovery;
+mod producer_snapshot;
+mod producers;
 mod recovery;
 mod recovery_progress;
+mod room;
 mod scan;
 mod seals;
 mod segment;
@@ -64,7 +75,7 @@ mod store;
 mod syncer;
 mod tail_cache;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod threads;
 mod torn;
 mod types;
@@ -72,6 +83,8 @@ mod upkeep;
 
 pub use data_dir::{FORMAT_VERSION, OpenError};
 pub use handle::LogHandle;
+pub use mmap::Lease;
+pub use producers::ProducerError;
 pub use store::Store;
 pub use types::{
     Append, AppendDone, AppendError, Appended, Done, Durability, DurableListener, LogConfig, LogError,

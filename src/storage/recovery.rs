@@ -27,6 +27,7 @@ use super::identity;
 use super::index::{Entry, IndexResume, OffsetEntry, SegmentIndex, TimeEntry};
 use super::log::LogEnv;
 use super::lost_epochs;
+use super::producer_recovery::{ProducerReplay, RecoveredProducers, Sources};
 use super::recovery_progress::RecoveryProgress;
 use super::scan::{Found, Known, Place, Scan};
 use super::seals::{self, Seal};
@@ -60,6 +61,7 @@ pub(super) struct Recovered {
     /// All up to here is known to be on the disk.
     pub(super) synced: Boundary,
     pub(super) epochs: LeaderEpochs,
+    pub(super) producers: RecoveredProducers,
     /// `None`: nothing had to be scanned.
     pub(super) scanned_bytes: Option<u64>,
     /// Why it takes no writes, if it does not.
@@ -79,6 +81,7 @@ struct Rebuild<'a> {
     base: Offset,
     index: SegmentIndex,
     epochs: &'a mut LeaderEpochs,
+    producers: &'a mut ProducerReplay,
 }
 
 impl Rebuild<'_> {
@@ -87,6 +90,7 @@ impl Rebuild<'_> {
         let entry = offset_entry(self.base, batch, position);
         self.index.add(entry, batch.size_bytes() as u64, batch.max_timestamp());
         self.epochs.assign(batch.leader_epoch(), batch.base_offset());
+        self.producers.visit(batch);
     }
 }
 
@@ -143,7 +147,7 @@ impl Recovery<'_> {
             .map_err(read_file_error)?
             .ok_or_else(|| self.damaged(seals::FILE, "it is missing"))?;
         let unsealed_bases = self.check_files(manifest.first, &manifest.seals)?;
-        let sealed_end = manifest.seals.last().map_or(manifest.first, |last| last.next);
+        let sealed_end = manifest.end();
         if unsealed_bases.first() != Some(&sealed_end) {
             let name = file_name(sealed_end, "log");
             return Err(self.damaged(&name, "the segment after the last sealed one is missing"));
@@ -154,12 +158,29 @@ impl Recovery<'_> {
             Some(epochs) => epochs,
             None => self.epochs_of_sealed(&manifest.seals, sealed_end)?,
         };
+        let sources = Sources {
+            fs: &**self.fs,
+            dir: &self.dir,
+            checkpoint: self.prior.checkpoint,
+            manifest: &manifest,
+            epochs: &epochs,
+            newest_epoch: self.env.log.leader_epoch,
+        };
+        let (limits, now_ms) = (self.env.log.producer_limits, self.env.log.clock.monotonic_ms());
+        let mut producers =
+            ProducerReplay::begin(&sources, limits, now_ms).map_err(|error| io_error(&self.dir, &error))?;
         let mut segments: Vec<_> = manifest.seals.into_iter().map(|seal| self.sealed_segment(seal)).collect();
         let clean_end = if epochs_are_lost { None } else { self.clean_end(&unsealed_bases)? };
+        let clean_end = clean_end.filter(|unsealed| producers.covers(unsealed.end.mark.offset));
         let (unsealed, scanned_bytes) = if let Some(unsealed) = clean_end {
             (unsealed, None)
         } else {
-            let unsealed = self.scan_unsealed(&unsealed_bases, sealed_end, &mut epochs, epochs_are_lost)?;
+            let unsealed = self.scan_unsealed(
+                &unsealed_bases,
+                sealed_end,
+                (&mut epochs, &mut producers),
+                epochs_are_lost,
+            )?;
             let bytes = unsealed.scanned_bytes;
             // An epoch whose first batch did not survive has not begun.
             epochs.truncate(unsealed.end.mark.offset);
@@ -177,6 +198,11 @@ impl Recovery<'_> {
             // The next start must find what is missing again.
             synced: if unsealed.fault.is_some() { recovery_point.unwrap_or_default() } else { unsealed.end },
             epochs,
+            producers: if unsealed.fault.is_some() {
+                producers.stay_at(self.prior.checkpoint, limits)
+            } else {
+                producers.finish()
+            },
             scanned_bytes,
             fault: unsealed.fault,
         })
@@ -294,7 +320,7 @@ impl Recovery<'_> {
         &self,
         bases: &[Offset],
         sealed_end: Offset,
-        epochs: &mut LeaderEpochs,
+        (epochs, producers): (&mut LeaderEpochs, &mut ProducerReplay),
         whole: bool,
     ) -> Result<Unsealed, OpenLogError> {
         let recovery_point = self.prior.checkpoint.map(|checkpoint| checkpoint.recovery_point);
@@ -321,7 +347,7 @@ impl Recovery<'_> {
             let point = recovery_point.filter(|point| point.mark.segment == *base);
             let what =
                 Unscanned { base: *base, point, whole, next_base: bases.get(i + 1).copied(), known_durable };
-            self.scan_segment(what, epochs, &mut unsealed)?;
+            self.scan_segment(what, (epochs, producers), &mut unsealed)?;
         }
         Ok(unsealed)
     }
@@ -329,15 +355,16 @@ impl Recovery<'_> {
     fn scan_segment(
         &self,
         what: Unscanned,
-        epochs: &mut LeaderEpochs,
+        (epochs, producers): (&mut LeaderEpochs, &mut ProducerReplay),
         unsealed: &mut Unsealed,
     ) -> Result<(), OpenLogError> {
         let Unscanned { base, point, whole, next_base, known_durable } = what;
         let path = self.dir.join(file_name(base, "log"));
         let at_path = |error: io::Error| io_error(&path, &error);
         let file_len = self.fs.file_len(&path).map_err(at_path)?.unwrap_or_default();
-        // Without the indexes up to the recovery point, or the log, all of the segment is scanned.
-        let from = point.filter(|point| !whole && point.mark.position <= file_len);
+        // Without the indexes up to the recovery point, or the producers, or the log, all of the segment is scanned.
+        let from = point
+            .filter(|point| !whole && point.mark.position <= file_len && producers.covers(point.mark.offset));
         let resumed = from.and_then(|point| Some((point, self.resume_index(&point)?)));
         let (index, start) = match resumed {
             Some((point, index)) => {
@@ -347,7 +374,7 @@ impl Recovery<'_> {
                 (SegmentIndex::new(self.env.log.index_interval_bytes), Place { position: 0, offset: base })
             }
         };
-        let mut rebuild = Rebuild { base, index, epochs };
+        let mut rebuild = Rebuild { base, index, epochs, producers };
         let mut scan = Scan::open(&**self.fs, &path, start, u64::MAX).map_err(at_path)?;
         self.env.progress.begin(scan.len().saturating_sub(start.position));
         let mut damages = Vec::new();

@@ -54,6 +54,13 @@ pub(super) struct Manifest {
     pub(super) seals: Vec<Seal>,
 }
 
+impl Manifest {
+    /// One past the last sealed offset.
+    pub(super) fn end(&self) -> Offset {
+        self.seals.last().map_or(self.first, |last| last.next)
+    }
+}
+
 /// Encodes the whole file.
 pub(super) fn encode(first: Offset, seals: &[&Seal]) -> Vec<u8> {
     let mut body = Vec::new();

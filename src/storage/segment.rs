@@ -16,8 +16,8 @@ use parking_lot::{Mutex, RwLock};
 use super::damage::{Damage, Damages};
 use super::fs::{Fs, OpenHow};
 use super::index::{Entry, FileEntries, OffsetEntry, SegmentIndex, Unflushed};
-use super::mmap::Map;
-use super::open_segments::OpenSegments;
+use super::mmap::{Lease, Map};
+use super::open_segments::{OpenPermit, OpenSegments};
 use super::seals::{BLOCK_BYTES, Seal};
 use crate::record::BatchView;
 use crate::types::Offset;
@@ -29,7 +29,12 @@ pub(super) fn file_name(base: Offset, extension: &str) -> String {
 
 /// The base offset of a log file's name.
 pub(super) fn parse_log_name(name: &str) -> Option<Offset> {
-    let digits = name.strip_suffix(".log")?;
+    parse_name(name, "log")
+}
+
+/// The offset in a [`file_name`] with this extension.
+pub(super) fn parse_name(name: &str, extension: &str) -> Option<Offset> {
+    let digits = name.strip_suffix(extension)?.strip_suffix('.')?;
     let valid = digits.len() == 20 && digits.bytes().all(|b| b.is_ascii_digit());
     if valid { digits.parse().ok().and_then(Offset::new) } else { None }
 }
@@ -74,7 +79,7 @@ struct Sealed {
 const UNKNOWN: u8 = 0;
 /// Its checksum is right: every byte is as it was written.
 const RIGHT: u8 = 1;
-/// Its checksum is wrong, or it cannot be read whole.
+/// Its checksum is wrong.
 const WRONG: u8 = 2;
 
 /// The maps of a segment in use.
@@ -83,6 +88,19 @@ struct OpenSegment {
     log: Arc<dyn Map>,
     /// The part of the offset index that is only in its file.
     index: FileEntries,
+    index_lease: Lease,
+}
+
+impl OpenSegment {
+    fn is_intact(&self) -> bool {
+        !self.log.has_failed() && self.index_lease.is_intact()
+    }
+}
+
+/// A part of the log, lent out of its map.
+pub(super) struct Slice {
+    pub(super) bytes: Bytes,
+    pub(super) lease: Lease,
 }
 
 impl Segment {
@@ -163,6 +181,12 @@ impl Segment {
         &self.damages
     }
 
+    /// Waits until one file more may be open for reading. Whoever has this right must neither ask for another nor close
+    /// the maps.
+    pub(super) fn permit(&self) -> OpenPermit<'_> {
+        self.pool.permit()
+    }
+
     /// The files are reached through it.
     pub(super) fn fs(&self) -> &dyn Fs {
         &*self.fs
@@ -204,15 +228,18 @@ impl Segment {
         let mut slot = self.open.lock();
         if let Some(open) = slot.as_ref()
             && open.log.len() >= end
+            && open.is_intact()
         {
             return Ok(Arc::clone(open));
         }
         let map_bytes = self.seal().map_or(end.max(self.map_bytes), |seal| seal.len);
         let path = self.log_path();
+        let permit = self.pool.permit();
         let log = (|| self.fs.open(&path, OpenHow::Read)?.map(map_bytes))()
             .map_err(|source| SegmentError::Io { path, source })?;
-        let index = self.map_index();
-        let open = Arc::new(OpenSegment { log, index });
+        let (index, index_lease) = self.map_index();
+        drop(permit);
+        let open = Arc::new(OpenSegment { log, index, index_lease });
         *slot = Some(Arc::clone(&open));
         drop(slot);
         self.pool.opened(self);
@@ -221,26 +248,43 @@ impl Segment {
 
     /// The part of the offset index that is only in the file; nothing if that is not all there, since an index is
     /// only a hint.
-    fn map_index(&self) -> FileEntries {
+    fn map_index(&self) -> (FileEntries, Lease) {
         let len = self.index.read().offsets.in_file() * OffsetEntry::BYTES;
+        let map = || {
+            let map = self.fs.open(&self.path("index"), OpenHow::Read)?.map(len)?;
+            let lease = Lease::of(&map);
+            Ok::<_, io::Error>((FileEntries(map.slice(0..len)?), lease))
+        };
+        let nothing = || (FileEntries(Bytes::new()), Lease::default());
         if len == 0 {
-            return FileEntries(Bytes::new());
+            return nothing();
         }
-        let bytes = (|| self.fs.open(&self.path("index"), OpenHow::Read)?.map(len)?.slice(0..len))();
-        match bytes {
-            Ok(bytes) => FileEntries(bytes),
-            Err(error) => {
-                tracing::warn!(path = %self.path("index").display(), %error, "offset index is not usable");
-                FileEntries(Bytes::new())
-            }
-        }
+        map().unwrap_or_else(|error| {
+            tracing::warn!(path = %self.path("index").display(), %error, "offset index is not usable");
+            nothing()
+        })
     }
 
     /// A range of the log, which readers may see, as it is.
-    pub(super) fn slice(self: &Arc<Self>, range: Range<u64>) -> Result<Bytes, SegmentError> {
-        let open = self.open(range.end)?;
-        let slice = Arc::clone(&open.log).slice(range);
-        slice.map_err(|source| SegmentError::Io { path: self.log_path(), source })
+    pub(super) fn slice(self: &Arc<Self>, range: Range<u64>) -> Result<Slice, SegmentError> {
+        let (open, path) = (self.open(range.end)?, self.log_path());
+        let slice = Arc::clone(&open.log).slice(range.clone());
+        // A file that was cut shows zeros up to the end of a page, which nothing else tells. A deleted one is all there.
+        if let Ok(Some(len)) = self.fs.file_len(&path)
+            && len < range.end
+        {
+            let detail = format!("the file has {len} bytes; at least {} were written", range.end);
+            let source = io::Error::new(io::ErrorKind::UnexpectedEof, detail);
+            return Err(SegmentError::Io { path, source });
+        }
+        let bytes = slice.map_err(|source| SegmentError::Io { path, source })?;
+        Ok(Slice { bytes, lease: Lease::of(&open.log) })
+    }
+
+    /// What was made of bytes that have vanished meanwhile counts for nothing; the next read maps the file anew.
+    pub(super) fn vanished(&self) -> SegmentError {
+        let source = io::Error::other("the file was cut, or became unreadable, while it was read");
+        SegmentError::Io { path: self.log_path(), source }
     }
 
     /// Whether every byte of a range is known to be as it was written: its blocks are those of a sealed segment, and
@@ -254,8 +298,12 @@ impl Segment {
                 RIGHT => true,
                 WRONG => false,
                 _ => {
-                    let bytes = self.slice(position..(position + BLOCK_BYTES).min(seal.len));
-                    let is_right = bytes.is_ok_and(|bytes| crc32fast::hash(&bytes) == *crc);
+                    let slice = self.slice(position..(position + BLOCK_BYTES).min(seal.len));
+                    let Ok(Slice { bytes, lease }) = slice else { return false };
+                    let is_right = crc32fast::hash(&bytes) == *crc;
+                    if !lease.is_intact() {
+                        return false;
+                    }
                     if !is_right {
                         tracing::warn!(path = %self.log_path().display(), block = number, "a damaged block");
                     }
@@ -291,7 +339,7 @@ impl Segment {
         for found in found.iter_mut().filter(|found| found.is_none()) {
             *found = in_file.next();
         }
-        Ok(found)
+        if open.index_lease.is_intact() { Ok(found) } else { Err(self.vanished()) }
     }
 }
 

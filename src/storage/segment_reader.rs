@@ -7,6 +7,10 @@
 //!
 //! An index is a hint: the batch at an entry's place must be the one that the entry speaks of. An index found wrong, or
 //! short of an entry, is noted, and made anew by [`super::index_repair`].
+//!
+//! Whatever is made of mapped bytes counts only if they were all there: a page that has vanished looks like damage. So
+//! nothing is answered or noted before the [`Lease`] has been asked, and the limits of a damage are looked for in the
+//! file itself.
 
 use std::sync::Arc;
 
@@ -17,10 +21,11 @@ use super::damage::Damage;
 use super::epochs::LeaderEpochs;
 use super::fs::OpenHow;
 use super::index::{Entry, FileEntries, TimeEntry};
+use super::mmap::Lease;
 use super::scan::{self, Found, Known, Place, Scan};
-use super::segment::{Segment, SegmentError};
+use super::segment::{Segment, SegmentError, Slice};
 use super::types::{ReadBatches, TimestampedOffset};
-use crate::record::{self, BatchView};
+use crate::record::{self, BatchView, RecordView};
 use crate::types::Offset;
 
 /// The least that is looked at at a time while batches are skipped.
@@ -65,11 +70,12 @@ impl<'a> SegmentReader<'a> {
                 break;
             }
         }
+        walk.confirm()?;
         if end == begin {
             return Ok(None);
         }
-        let chunks = vec![self.segment.slice(begin..end)?];
-        Ok(Some(ReadBatches { chunks, next_offset, size_bytes: end - begin }))
+        let Slice { bytes, lease } = self.segment.slice(begin..end)?;
+        Ok(Some(ReadBatches { chunks: vec![bytes], next_offset, size_bytes: end - begin, lease }))
     }
 
     /// The first record at or after `timestamp_ms` and offset `from`.
@@ -89,27 +95,29 @@ impl<'a> SegmentReader<'a> {
             let position = walk.position;
             let batch = match walk.batch() {
                 Ok(Some(batch)) if batch.last_offset() < self.below => batch,
-                Ok(_) => return Ok(None),
+                Ok(_) => {
+                    walk.confirm()?;
+                    return Ok(None);
+                }
                 Err(bad) => return Err(self.error_at(bad)),
             };
-            let (size, next) = (batch.size_bytes() as u64, batch.next_offset());
-            if batch.max_timestamp() >= timestamp_ms {
-                let damaged = |error: record::BatchError| {
-                    let detail = format!("unreadable batch: {error}");
-                    let (positions, first) = (position..position + size, batch.base_offset());
-                    SegmentError::Damaged(Damage { positions, first, next, detail })
-                };
-                for record in batch.records(&mut scratch, max_decompressed_bytes).map_err(damaged)? {
-                    let record = record.map_err(damaged)?;
-                    if record.timestamp_ms >= timestamp_ms && record.offset >= from {
-                        return Ok(Some(TimestampedOffset {
-                            offset: record.offset,
-                            timestamp_ms: record.timestamp_ms,
-                        }));
-                    }
+            let (size, first, next) = (batch.size_bytes() as u64, batch.base_offset(), batch.next_offset());
+            let found = if batch.max_timestamp() >= timestamp_ms {
+                let records = batch.records(&mut scratch, max_decompressed_bytes);
+                records.and_then(|records| first_at(records, timestamp_ms, from))
+            } else {
+                Ok(None)
+            };
+            walk.confirm()?;
+            match found {
+                Ok(Some(found)) => return Ok(Some(found)),
+                Ok(None) => walk.advance(size, next),
+                Err(error) => {
+                    let (positions, detail) =
+                        (position..position + size, format!("unreadable batch: {error}"));
+                    return Err(SegmentError::Damaged(Damage { positions, first, next, detail }));
                 }
             }
-            walk.advance(size, next);
         }
     }
 
@@ -127,8 +135,12 @@ impl<'a> SegmentReader<'a> {
             index.times.in_file()
         };
         let mut bytes = vec![0; (in_file * TimeEntry::BYTES) as usize];
-        let file = segment.fs().open(&segment.path("timeindex"), OpenHow::Read);
-        let entry = match file.and_then(|file| file.read_exact_at(&mut bytes, 0)) {
+        let read = {
+            let _permit = segment.permit();
+            let file = segment.fs().open(&segment.path("timeindex"), OpenHow::Read);
+            file.and_then(|file| file.read_exact_at(&mut bytes, 0))
+        };
+        let entry = match read {
             Ok(()) => FileEntries(bytes.into()).last_before(before),
             Err(_) if in_file > 0 => {
                 segment.note_wrong_index();
@@ -155,8 +167,10 @@ impl<'a> SegmentReader<'a> {
             Err(error) => return Err(error),
         };
         let batch = walk.batch().ok().flatten();
-        Ok(batch
-            .is_some_and(|batch| batch.last_offset() == last && batch.max_timestamp() == entry.timestamp_ms))
+        let is_it = batch
+            .is_some_and(|batch| batch.last_offset() == last && batch.max_timestamp() == entry.timestamp_ms);
+        walk.confirm()?;
+        Ok(is_it)
     }
 
     /// Walks to the batch that holds `offset`, or the first one after it. `None` if there is none yet.
@@ -176,6 +190,7 @@ impl<'a> SegmentReader<'a> {
                     due,
                     window_bytes,
                     window: Bytes::new(),
+                    lease: Lease::default(),
                     checked: false,
                 };
                 match walk.find(offset) {
@@ -185,6 +200,7 @@ impl<'a> SegmentReader<'a> {
                         }
                         return Ok(found);
                     }
+                    Err(bad) if bad.has_vanished => return Err(self.error_at(bad)),
                     // Either the index is wrong, or the log is bad there: coming from further before, that will show.
                     Err(Bad { due: Due::Last(_), .. }) => misled = true,
                     Err(bad @ Bad { due: Due::Base(_), .. }) => match self.error_at(bad) {
@@ -220,6 +236,9 @@ impl<'a> SegmentReader<'a> {
 
     /// The limits of the damage that a walk has come to, found by a scan of the file, and remembered.
     fn error_at(self, bad: Bad) -> SegmentError {
+        if bad.has_vanished {
+            return self.segment.vanished();
+        }
         let (path, Due::Base(offset)) = (self.segment.log_path(), bad.due) else {
             return bad.error.unwrap_or_else(|| self.not_readable(&bad.detail));
         };
@@ -232,6 +251,7 @@ impl<'a> SegmentReader<'a> {
             reaches: self.below,
             end: sealed_end,
         };
+        let _permit = self.segment.permit();
         let damage =
             Scan::open(self.segment.fs(), &path, place, self.segment.visible_bytes()).and_then(|mut scan| {
                 match scan.next(&known)? {
@@ -298,6 +318,8 @@ struct Bad {
     detail: String,
     /// What the file system said, if it was that.
     error: Option<SegmentError>,
+    /// Some of what was seen was not there: it says nothing, not even of the place.
+    has_vanished: bool,
 }
 
 /// Looks at one batch after the other without reading more than a window ahead.
@@ -310,6 +332,8 @@ struct Walk<'a> {
     window_bytes: u64,
     /// The log from `position` on, as far as it has been looked at.
     window: Bytes,
+    /// Of the window.
+    lease: Lease,
     /// The batch at `position` has been checked.
     checked: bool,
 }
@@ -368,8 +392,11 @@ impl Walk<'_> {
     fn find(mut self, offset: Offset) -> Result<Option<Self>, Bad> {
         let (begin, interval_bytes) = (self.position, self.reader.segment.index().read().interval_bytes());
         loop {
-            let Some(batch) = self.batch()? else { return Ok(None) };
-            let (next, size) = (batch.next_offset(), batch.size_bytes() as u64);
+            let batch = self.batch()?.map(|batch| (batch.next_offset(), batch.size_bytes() as u64));
+            if !self.lease.is_intact() {
+                return Err(self.bad("it has vanished"));
+            }
+            let Some((next, size)) = batch else { return Ok(None) };
             if next > offset {
                 return Ok(Some(self));
             }
@@ -390,6 +417,9 @@ impl Walk<'_> {
         if needed > self.end {
             return Err(self.bad("a batch goes beyond the end of its segment"));
         }
+        if !self.lease.is_intact() {
+            return Err(self.bad("it has vanished"));
+        }
         let end = (self.position + bytes.max(self.window_bytes)).min(self.end);
         let slice = |end: u64| self.reader.segment.slice(self.position..end);
         let window = match slice(end) {
@@ -397,15 +427,37 @@ impl Walk<'_> {
             Err(_) if needed < end => slice(needed),
             window => window,
         };
-        self.window = window.map_err(|error| {
+        let Slice { bytes, lease } = window.map_err(|error| {
             let mut bad = self.bad("it cannot be read");
             bad.error = Some(error);
             bad
         })?;
+        (self.window, self.lease) = (bytes, lease);
         Ok(())
     }
 
-    fn bad(&self, detail: &str) -> Bad {
-        Bad { due: self.due, position: self.position, detail: detail.to_owned(), error: None }
+    /// To be asked before anything is made of what has been seen: it may not have been there.
+    fn confirm(&self) -> Result<(), SegmentError> {
+        if self.lease.is_intact() { Ok(()) } else { Err(self.reader.segment.vanished()) }
     }
+
+    fn bad(&self, detail: &str) -> Bad {
+        let has_vanished = !self.lease.is_intact();
+        Bad { due: self.due, position: self.position, detail: detail.to_owned(), error: None, has_vanished }
+    }
+}
+
+/// The first of `records` from `from` on that is not older than `timestamp_ms`.
+fn first_at<'r>(
+    records: impl Iterator<Item = Result<RecordView<'r>, record::BatchError>>,
+    timestamp_ms: i64,
+    from: Offset,
+) -> Result<Option<TimestampedOffset>, record::BatchError> {
+    for record in records {
+        let RecordView { offset, timestamp_ms: at_ms, .. } = record?;
+        if at_ms >= timestamp_ms && offset >= from {
+            return Ok(Some(TimestampedOffset { offset, timestamp_ms: at_ms }));
+        }
+    }
+    Ok(None)
 }

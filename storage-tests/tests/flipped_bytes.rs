@@ -106,7 +106,7 @@ fn batch(random: &mut fastrand::Rng) -> BytesMut {
 }
 
 async fn append(broker: &Broker, (topic, partition): Part, batch: BytesMut) -> Result<i64, BrokerError> {
-    let pending = broker.start_append(Caller::Client, &name(topic), partition, batch).await?;
+    let pending = broker.start_append(Caller::Client, &name(topic), partition, batch, None).await?;
     Ok(pending.wait().await?.base_offset.get())
 }
 

@@ -38,10 +38,15 @@ pub(super) struct Undecodable {
     pub(super) first: Offset,
     pub(super) last: Offset,
     pub(super) error: BatchError,
+    /// It could be when it was read: the bytes have vanished meanwhile.
+    vanished: bool,
 }
 
 impl Undecodable {
     pub(super) fn in_partition(&self, topic: &str, partition: i32) -> Failure {
+        if self.vanished {
+            return Failure::vanished(topic, partition);
+        }
         Failure::undecodable(topic, partition, self.first, self.last, &self.error)
     }
 }
@@ -109,7 +114,10 @@ fn decode(batches: &ReadBatches, from: Offset, budget: Budget) -> Result<Decoded
                 Ok(false) => return Ok(decoded),
                 // What was decoded before it is good; the next fetch begins at the bad one and fails.
                 Err(_) if !decoded.records.is_empty() => return Ok(decoded),
-                Err((last, error)) => return Err(Undecodable { first: decoded.next_offset, last, error }),
+                Err((last, error)) => {
+                    let vanished = !batches.lease.is_intact();
+                    return Err(Undecodable { first: decoded.next_offset, last, error, vanished });
+                }
             }
         }
     }
@@ -249,7 +257,7 @@ mod tests {
 
     fn read(chunks: Vec<Bytes>, next: i64) -> ReadBatches {
         let size_bytes = chunks.iter().map(|chunk| chunk.len() as u64).sum();
-        ReadBatches { chunks, next_offset: Offset::clamped(next), size_bytes }
+        ReadBatches { chunks, next_offset: Offset::clamped(next), size_bytes, ..ReadBatches::default() }
     }
 
     fn offsets(decoded: &Decoded) -> Vec<i64> {

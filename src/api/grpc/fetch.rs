@@ -8,6 +8,7 @@ use super::Context;
 use super::convert::{self, Format};
 use super::decode::{self, Budget, MAX_DECODED_BYTES};
 use super::error::Failure;
+use super::lent::{Lent, Loan};
 use crate::broker::{self, FetchLimits, Fetched, Position, Resolved};
 use crate::proto;
 use crate::types::{Offset, TopicName};
@@ -22,13 +23,14 @@ const DECODED_SHARE: usize = 3;
 /// Positions of one call that are looked up at a time.
 const LOOKUPS_AT_A_TIME: usize = 16;
 
-/// Serves `Fetch`.
+/// Serves `Fetch`. What the answer borrows is put down in `lent`.
 ///
 /// # Errors
 /// A [`Failure`] if the request is not valid, or every partition of it failed: the first one's.
 pub(super) async fn fetch(
     context: &Context,
     request: proto::FetchRequest,
+    lent: &Lent,
 ) -> Result<proto::FetchResponse, Failure> {
     convert::count("partitions", request.partitions.len(), MAX_PARTITIONS_PER_CALL)?;
     let format = convert::format(request.format)?;
@@ -57,7 +59,10 @@ pub(super) async fn fetch(
         let data = match place {
             Err(failure) => Err(failure),
             Ok(place) => match read.next() {
-                Some(Ok(fetched)) => data(context, &place, fetched, format, &mut weight_left).await,
+                Some(Ok(fetched)) => {
+                    lent.put(Loan::of(&fetched.batches, &place.topic, place.partition));
+                    data(context, &place, fetched, format, &mut weight_left).await
+                }
                 Some(Err(error)) => Err(error.into()),
                 None => Err(Failure::internal()),
             },

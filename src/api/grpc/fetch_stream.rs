@@ -21,10 +21,14 @@ use super::convert::{self, Format};
 use super::decode::{self, Budget, MAX_DECODED_BYTES};
 use super::error::Failure;
 use super::fetch::{self, DEFAULT_ANSWER_BYTES, MAX_PARTITIONS_PER_CALL};
+use super::lent::Loan;
 use super::outbox::{Messages, Outbox, outbox};
 use crate::broker::{BrokerError, Fetched, PartitionReader};
 use crate::proto::{FetchPartition, FetchStreamRequest, FetchStreamResponse, FetchedRecord, PartitionData};
 use crate::types::{Offset, TopicName};
+
+/// A message, and what it borrows.
+type Message = (FetchStreamResponse, Option<Loan>);
 
 /// Messages read ahead of the transport.
 const MESSAGES_AHEAD: usize = 2;
@@ -37,7 +41,7 @@ const MESSAGES_AHEAD: usize = 2;
 pub(super) async fn open(
     context: Arc<Context>,
     request: FetchStreamRequest,
-) -> Result<Messages<FetchStreamResponse>, Failure> {
+) -> Result<Messages<Message>, Failure> {
     convert::count("partitions", request.partitions.len(), MAX_PARTITIONS_PER_CALL)?;
     let format = convert::format(request.format)?;
     let max_bytes = fetch::max_bytes(&context, request.max_bytes, DEFAULT_ANSWER_BYTES)?;
@@ -57,9 +61,10 @@ pub(super) async fn open(
             biased;
             () = context.shutdown.cancelled() => Failure::shutting_down(),
             () = outbox.closed() => return,
+            failure = outbox.stalled() => failure,
             failure = feed.run(ready, unreadable) => failure,
         };
-        outbox.end(ending);
+        outbox.end(ending).await;
     });
     Ok(messages)
 }
@@ -129,7 +134,7 @@ impl From<BrokerError> for Halt {
 
 struct Feed<'a> {
     context: &'a Context,
-    outbox: &'a Outbox<FetchStreamResponse>,
+    outbox: &'a Outbox<Message>,
     format: Format,
     max_bytes: u64,
 }
@@ -138,7 +143,7 @@ impl Feed<'_> {
     /// Reads and follows until the stream or its last partition fails, and returns that failure.
     async fn run(&self, mut ready: VecDeque<Source>, unreadable: Vec<PartitionData>) -> Failure {
         for data in unreadable {
-            if let Err(failure) = self.send(data).await {
+            if let Err(failure) = self.send(data, None).await {
                 return failure;
             }
         }
@@ -189,7 +194,7 @@ impl Feed<'_> {
     async fn leave(&self, source: Source, halt: Halt, others: bool) -> Result<(), Failure> {
         match halt {
             Halt::Partition(failure) if others => {
-                self.send(unreadable(source.topic.to_string(), source.partition, failure)).await
+                self.send(unreadable(source.topic.to_string(), source.partition, failure), None).await
             }
             Halt::Partition(failure) | Halt::Stream(failure) => Err(failure),
         }
@@ -213,9 +218,10 @@ impl Feed<'_> {
 
     async fn send_batches(&self, source: &mut Source, fetched: Fetched) -> Result<(), Failure> {
         source.offset = fetched.batches.next_offset;
+        let loan = Loan::of(&fetched.batches, &source.topic, source.partition);
         let mut data = envelope(source, &fetched);
         data.record_batches = decode::coalesce(fetched.batches.chunks);
-        self.send(data).await
+        self.send(data, loan).await
     }
 
     /// One message, or several where the records are larger than they were compressed.
@@ -241,7 +247,8 @@ impl Feed<'_> {
                 };
                 let mut data = envelope(source, &fetched);
                 data.records = piece;
-                self.send(data).await.map_err(Halt::Stream)?;
+                let loan = Loan::of(&fetched.batches, &source.topic, source.partition);
+                self.send(data, loan).await.map_err(Halt::Stream)?;
                 if records.peek().is_none() {
                     break;
                 }
@@ -252,8 +259,8 @@ impl Feed<'_> {
         }
     }
 
-    async fn send(&self, data: PartitionData) -> Result<(), Failure> {
-        self.outbox.send(FetchStreamResponse { data: Some(data) }).await
+    async fn send(&self, data: PartitionData, loan: Option<Loan>) -> Result<(), Failure> {
+        self.outbox.send((FetchStreamResponse { data: Some(data) }, loan)).await
     }
 }
 

@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
+use futures_util::stream::StreamExt;
 use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::error::Failure;
+use super::lent::Lent;
 use super::panics::guarded;
 use super::{Context, fetch, fetch_stream, produce, produce_stream};
 use crate::proto;
@@ -44,15 +47,24 @@ impl LogService for LogApi {
         &self,
         request: Request<proto::FetchRequest>,
     ) -> Result<Response<proto::FetchResponse>, Status> {
-        Ok(Response::new(fetch::fetch(&self.0, request.into_inner()).await?))
+        let lent = Lent::default();
+        let answer = fetch::fetch(&self.0, request.into_inner(), &lent).await?;
+        Ok(lent.respond(answer))
     }
 
     async fn fetch_stream(
         &self,
         request: Request<proto::FetchStreamRequest>,
     ) -> Result<Response<Self::FetchStreamStream>, Status> {
+        let lent = Lent::default();
         let messages = fetch_stream::open(Arc::clone(&self.0), request.into_inner()).await?;
-        Ok(Response::new(Box::pin(messages)))
+        let loans = lent.clone();
+        let messages = messages.map(move |message| {
+            let (message, loan) = message?;
+            loans.put(loan);
+            Ok(message)
+        });
+        Ok(lent.respond(Box::pin(messages)))
     }
 
     async fn list_offsets(
@@ -60,5 +72,13 @@ impl LogService for LogApi {
         request: Request<proto::ListOffsetsRequest>,
     ) -> Result<Response<proto::ListOffsetsResponse>, Status> {
         Ok(Response::new(fetch::list_offsets(&self.0, request.into_inner()).await?))
+    }
+
+    async fn init_producer(
+        &self,
+        _: Request<proto::InitProducerRequest>,
+    ) -> Result<Response<proto::InitProducerResponse>, Status> {
+        let producer_id = self.0.broker.init_producer().await.map_err(Failure::from)?;
+        Ok(Response::new(proto::InitProducerResponse { producer_id: producer_id.get(), producer_epoch: 0 }))
     }
 }

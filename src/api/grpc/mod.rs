@@ -3,7 +3,7 @@
 //! A call comes in through a [`listener`] connection and, guarded against [`panics`] and held to its [`deadline`], reaches `log_service`,
 //! `admin_service` or `group_service`; one that cannot be read is refused as [`unreadable`]. `convert` checks what it says and turns it into the broker's words; `error` turns
 //! what the broker refuses into a status. `produce` and `produce_stream` own the way of a produce, `fetch` and
-//! `fetch_stream` (with `decode` and `outbox`) that of a fetch.
+//! `fetch_stream` (with `decode`, `outbox` and `lent`) that of a fetch.
 //!
 //! # Limits
 //! All of them are set here or in [`GrpcConfig`], none is left to the transport's defaults:
@@ -21,6 +21,7 @@ mod error;
 mod fetch;
 mod fetch_stream;
 mod group_service;
+mod lent;
 mod listener;
 mod log_service;
 mod outbox;
@@ -45,6 +46,7 @@ use self::admin_service::AdminApi;
 use self::deadline::Deadline;
 pub use self::error::ERROR_DOMAIN;
 use self::group_service::GroupApi;
+use self::lent::CheckLent;
 use self::listener::{ConnectionLimits, connections};
 use self::log_service::LogApi;
 use self::panics::CatchPanic;
@@ -122,7 +124,7 @@ impl GrpcServer {
             Arc::new(Context { broker, groups, config: config.clone(), shutdown: shutdown.clone() });
         let health = HealthReporter::new();
         set_all(&health, ServingStatus::Serving).await;
-        let services = Deadline(CatchPanic(TellUnreadable(routes(&context, &health)?.prepare())));
+        let services = Deadline(CatchPanic(TellUnreadable(CheckLent(routes(&context, &health)?.prepare()))));
         let limits = ConnectionLimits {
             max_connections: config.max_connections,
             preface_timeout: Duration::from_millis(config.keepalive_timeout_ms),

@@ -2,10 +2,12 @@
 //!
 //! It is small and bounded, so that a slow reader stops the task. And the task can take back what the transport has not
 //! fetched yet: a reader that stands still must not keep buffers and mapped segments alive, and the transport cannot be
-//! made to let go of them, since it asks for the next message only when the one before has left.
+//! made to let go of them, since it asks for the next message only when the one before has left. That holds to the end:
+//! a stream that has come to its end, or to that of the log, can still have messages that nobody takes.
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -31,6 +33,8 @@ pub(super) struct Messages<T> {
 
 struct Shared<T> {
     queue: Mutex<mpsc::Receiver<T>>,
+    /// How many messages have been taken.
+    taken: AtomicU64,
     /// Why the stream ends; set before the sender is dropped.
     ending: Mutex<Option<Failure>>,
 }
@@ -38,7 +42,8 @@ struct Shared<T> {
 /// An outbox of `capacity` messages, whose reader may stand still for `stall_timeout`.
 pub(super) fn outbox<T>(capacity: usize, stall_timeout: Duration) -> (Outbox<T>, Messages<T>) {
     let (sender, receiver) = mpsc::channel(capacity);
-    let shared = Arc::new(Shared { queue: Mutex::new(receiver), ending: Mutex::new(None) });
+    let (queue, taken) = (Mutex::new(receiver), AtomicU64::new(0));
+    let shared = Arc::new(Shared { queue, taken, ending: Mutex::new(None) });
     (Outbox { sender, shared: Arc::clone(&shared), stall_timeout }, Messages { shared, ended: false })
 }
 
@@ -46,17 +51,23 @@ impl<T> Outbox<T> {
     /// Puts a message at the end, once there is room.
     ///
     /// # Errors
-    /// STREAM_STALLED if the reader makes no room in time; nothing is kept for it then. Any failure once it has gone
-    /// away, since nobody is left to hear it.
+    /// Any failure once the reader has gone away, since nobody is left to hear it.
     pub(super) async fn send(&self, message: T) -> Result<(), Failure> {
-        match tokio::time::timeout(self.stall_timeout, self.sender.send(message)).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) => Err(Failure::internal()),
-            Err(_) => {
-                let mut queue = self.shared.queue.lock();
+        self.sender.send(message).await.map_err(|_| Failure::internal())
+    }
+
+    /// Returns STREAM_STALLED once messages have waited all through `stall_timeout` and none was taken: after twice that
+    /// time at most. Nothing is kept for the reader then.
+    pub(super) async fn stalled(&self) -> Failure {
+        let taken = || self.shared.taken.load(Ordering::Relaxed);
+        loop {
+            let (waits, before) = (!self.shared.queue.lock().is_empty(), taken());
+            tokio::time::sleep(self.stall_timeout).await;
+            let mut queue = self.shared.queue.lock();
+            if waits && taken() == before {
                 queue.close();
                 while queue.try_recv().is_ok() {}
-                Err(Failure::stream_stalled(self.stall_timeout))
+                return Failure::stream_stalled(self.stall_timeout);
             }
         }
     }
@@ -66,9 +77,15 @@ impl<T> Outbox<T> {
         self.sender.closed().await;
     }
 
-    /// Ends the stream with `failure`, after what is in the queue.
-    pub(super) fn end(self, failure: Failure) {
+    /// Ends the stream with `failure`, after what is in the queue. Returns when that has been taken, or taken back.
+    pub(super) async fn end(self, failure: Failure) {
         *self.shared.ending.lock() = Some(failure);
+        tokio::select! {
+            biased;
+            // Room for as many as there can be: there is none.
+            _ = self.sender.reserve_many(self.sender.max_capacity()) => {}
+            stalled = self.stalled() => *self.shared.ending.lock() = Some(stalled),
+        }
     }
 }
 
@@ -79,7 +96,13 @@ impl<T> Stream for Messages<T> {
         if self.ended {
             return Poll::Ready(None);
         }
-        let polled = self.shared.queue.lock().poll_recv(cx);
+        let polled = {
+            let mut queue = self.shared.queue.lock();
+            let polled = queue.poll_recv(cx);
+            // Under the lock, so that whoever takes messages back has seen it.
+            self.shared.taken.fetch_add(u64::from(polled.is_ready()), Ordering::Relaxed);
+            polled
+        };
         polled.map(|message| {
             Some(message.ok_or_else(|| {
                 self.ended = true;
@@ -114,7 +137,7 @@ mod tests {
         let (outbox, mut messages) = outbox(2, LONG);
         outbox.send(1).await.expect("room");
         outbox.send(2).await.expect("room");
-        outbox.end(Failure::shutting_down());
+        tokio::spawn(outbox.end(Failure::shutting_down()));
         assert_eq!(messages.next().await.expect("a message").expect("1"), 1);
         assert_eq!(messages.next().await.expect("a message").expect("2"), 2);
         let status = messages.next().await.expect("an ending").expect_err("a status");
@@ -122,17 +145,48 @@ mod tests {
         assert!(messages.next().await.is_none());
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_reader_that_stands_still_is_given_up_and_holds_nothing() {
-        let (outbox, mut messages) = outbox(1, Duration::from_millis(1));
+        let (outbox, mut messages) = outbox(1, LONG);
         let held = Arc::new(());
         outbox.send(Arc::clone(&held)).await.expect("room");
-        let failure = outbox.send(Arc::clone(&held)).await.expect_err("no room, ever");
+        let failure = tokio::select! {
+            _ = outbox.send(Arc::clone(&held)) => panic!("there is no room, ever"),
+            failure = outbox.stalled() => failure,
+        };
         assert_eq!(Arc::strong_count(&held), 1);
-        outbox.end(failure);
+        outbox.end(failure).await;
         let status = messages.next().await.expect("an ending").expect_err("a status");
         assert_eq!(status.code(), Code::ResourceExhausted);
         assert_eq!(reason(&status), "STREAM_STALLED");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_nobody_takes_after_the_end_is_taken_back_too() {
+        let (outbox, mut messages) = outbox(2, LONG);
+        let held = Arc::new(());
+        outbox.send(Arc::clone(&held)).await.expect("room");
+        outbox.end(Failure::shutting_down()).await;
+        assert_eq!(Arc::strong_count(&held), 1);
+        let status = messages.next().await.expect("an ending").expect_err("a status");
+        assert_eq!(reason(&status), "STREAM_STALLED", "it has not seen all that there was");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_that_takes_one_message_in_time_is_not_given_up() {
+        let (outbox, mut messages) = outbox(2, LONG);
+        tokio::select! {
+            failure = outbox.stalled() => panic!("{failure:?}"),
+            () = async {
+                // Nothing to take is no standing still.
+                tokio::time::sleep(3 * LONG).await;
+                for number in 0..8 {
+                    outbox.send(number).await.expect("room");
+                    tokio::time::sleep(LONG * 3 / 4).await;
+                    messages.next().await.expect("a message").expect("a number");
+                }
+            } => {}
+        }
     }
 
     #[tokio::test]

@@ -49,7 +49,8 @@ async fn what_was_accepted_is_finished() {
     let mut pending = Vec::new();
     for _ in 0..50 {
         let batch = batch(&["a"], Codec::None);
-        pending.push(broker.start_append(Caller::Client, &name("t"), 0, batch).await.expect("accepted"));
+        pending
+            .push(broker.start_append(Caller::Client, &name("t"), 0, batch, None).await.expect("accepted"));
     }
     broker.close().await.expect("an orderly end");
     for pending in pending {

@@ -1,14 +1,20 @@
 //! The storage layer as its callers see it, on a real directory and on one that fails.
 
 mod append_and_read;
+mod descriptors;
+mod every_step;
 mod faults;
 mod hook_fs;
+mod idempotence;
 mod indexes;
 mod interleavings;
+mod producers;
 mod recovery;
 mod rot;
-mod sim_fs;
+pub(crate) mod sim_fs;
+mod sim_producer;
 mod simulation;
+mod vanished;
 
 use std::io;
 use std::path::Path;
@@ -23,7 +29,7 @@ use super::mmap::Map;
 use super::*;
 use crate::clock::{Clock, ManualClock};
 use crate::config::StorageConfig;
-use crate::record::{self, BatchBuilder, BatchOptions};
+use crate::record::{self, BatchBuilder, BatchOptions, ProducerStamp};
 use crate::types::{Offset, PartitionId, TopicId, TopicName};
 
 /// When the tests take place.
@@ -50,6 +56,9 @@ impl FsFile for FailsOnce {
         Ok(())
     }
     fn set_len(&self, _len: u64) -> io::Result<()> {
+        Ok(())
+    }
+    fn allocate(&self, _len: u64) -> io::Result<()> {
         Ok(())
     }
     fn sync(&self) -> io::Result<()> {
@@ -99,7 +108,7 @@ impl Fixture {
         Self {
             dir: tempfile::tempdir().unwrap(),
             clock: Arc::new(ManualClock::at(NOW_MS)),
-            config: StorageConfig::default(),
+            config: StorageConfig { reserve_bytes: 64 << 10, ..StorageConfig::default() },
             fs: Arc::new(RealFs),
             spec: LogSpec {
                 topic: TopicName::parse("orders").unwrap(),
@@ -110,6 +119,7 @@ impl Fixture {
                     segment_bytes: 1 << 30,
                     segment_ms: 7 * 86_400_000,
                 },
+                uses_reserve: false,
             },
         }
     }
@@ -156,6 +166,19 @@ impl Fixture {
     }
 }
 
+/// Ten numbered records of producer 7, as the offsets have it if there is nobody else: from sequence `tag` on.
+pub(super) fn stamped(epoch: i16, tag: i32, value_bytes: usize) -> BytesMut {
+    let mut builder = BatchBuilder::new(BatchOptions::default());
+    for i in 0..10 {
+        let mut value = (tag + i).unsigned_abs().to_be_bytes().to_vec();
+        value.splice(0..0, [0; 4]);
+        value.resize(value_bytes.max(8), 0);
+        builder.push(NOW_MS, None, Some(&value), []);
+    }
+    builder.set_producer(ProducerStamp { producer_id: 7, producer_epoch: epoch, base_sequence: tag });
+    builder.build().unwrap()
+}
+
 /// A batch of `count` records with values of `value_bytes`, numbered from `tag`.
 pub(super) fn batch(tag: u64, count: u32, value_bytes: usize) -> BytesMut {
     batch_at(NOW_MS, tag, count, value_bytes)
@@ -173,8 +196,18 @@ pub(super) fn batch_at(timestamp_ms: i64, tag: u64, count: u32, value_bytes: usi
 
 impl Open {
     pub(super) fn send(&self, batch: BytesMut) -> Receiver<Result<Appended, AppendError>> {
+        self.send_expecting(batch, None)
+    }
+
+    /// Sends a batch that is to get just this offset.
+    pub(super) fn send_expecting(
+        &self,
+        batch: BytesMut,
+        expected_offset: Option<Offset>,
+    ) -> Receiver<Result<Appended, AppendError>> {
         let (sender, outcome) = channel();
-        self.log.append(Append { batch, done: Box::new(move |result| drop(sender.send(result))) });
+        let done = Box::new(move |result| drop(sender.send(result)));
+        self.log.append(Append { batch, expected_offset, done });
         outcome
     }
 

@@ -1,5 +1,6 @@
 //! What a log is after an orderly end, after a crash, and after damage.
 
+use super::super::segment::Segment;
 use super::*;
 
 #[test]
@@ -46,23 +47,16 @@ fn a_crash_leaves_only_what_came_after_the_checkpoint_to_scan() {
     fixture.config.tail_cache_bytes = 0;
     let open = fixture.create();
     open.fill(200, 1000);
-    let checkpoint = fixture.dir.path().join("checkpoint");
-    let before = std::fs::read(&checkpoint).unwrap();
-    // The next checkpoints are written by a thread on its own time: wait for one that has changed.
-    while std::fs::read(&checkpoint).unwrap() == before {
-        std::thread::yield_now();
-    }
-    let index_in_memory = || {
-        open.log
-            .view
-            .segments()
-            .iter()
-            .map(|segment| segment.index().read().offsets.recent().len())
-            .sum::<usize>()
+    // The next checkpoints are written by a thread on its own time: wait for one that has it all.
+    let covers_all = || {
+        let written = checkpoint::Checkpoint::read(&RealFs, fixture.dir.path()).unwrap();
+        written.is_some_and(|it| it.logs.values().any(|log| log.recovery_point.mark.offset.get() == 2000))
     };
-    while index_in_memory() > 0 {
+    while !covers_all() {
         std::thread::yield_now();
     }
+    let in_memory = |segment: &Arc<Segment>| segment.index().read().offsets.recent().len();
+    assert_eq!(open.log.view.segments().iter().map(in_memory).sum::<usize>(), 0, "indexes are on the disk");
     open.assert_numbered(1234, 2000);
     open.fill(1, 1000);
     open.assert_numbered(1234, 2010);
@@ -286,7 +280,7 @@ fn many_logs_are_opened_together() {
         for _ in 0..=i {
             let sender = sender.clone();
             let done: AppendDone = Box::new(move |result| drop(sender.send(result)));
-            log.append(Append { batch: batch(0, 1, 100), done });
+            log.append(Append { batch: batch(0, 1, 100), expected_offset: None, done });
         }
     }
     drop(sender);

@@ -48,7 +48,7 @@ impl Store {
         });
         progress.tell_end();
         let died = |spec: &LogSpec| OpenLogError::Damaged {
-            path: self.log_dir(spec),
+            path: self.dirs.path(spec),
             detail: "its recovery did not finish".to_owned(),
         };
         specs
@@ -59,8 +59,7 @@ impl Store {
     }
 
     fn open_one(&self, spec: &LogSpec, progress: &RecoveryProgress) -> Result<LogHandle, OpenLogError> {
-        let dir = self.log_dir(spec);
-        self.known_dirs.lock().insert(dir.clone());
+        let dir = self.dirs.know(spec);
         let prior = Prior {
             checkpoint: self.prior_logs.get(&key(spec)).copied(),
             clean: self.was_clean,
@@ -84,7 +83,8 @@ impl Store {
             }
             Err(error) => {
                 // What is known of it is kept for when it is looked at.
-                self.slots.lock().assign(key(spec), prior.durable);
+                let slot = self.slots.lock().assign(key(spec), prior.durable);
+                self.unopened.lock().insert(key(spec), slot);
                 Err(error)
             }
         }
