@@ -220,6 +220,40 @@ pub fn frame_size(prefix: &[u8]) -> Option<usize> {
     size_bytes(batch_length(prefix)?)
 }
 
+/// What the header of a batch claims, whether or not any of it is true: for finding one's way where a log is damaged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HeaderClaim {
+    /// The version of the format.
+    pub magic: i8,
+    /// The offset of the first record.
+    pub base_offset: i64,
+    /// The size of the batch; at least that of a header.
+    pub size_bytes: usize,
+    /// How many records there are; `None` if the header contradicts itself about it, or there are none.
+    pub record_count: Option<u32>,
+}
+
+impl HeaderClaim {
+    /// What the first 61 bytes claim; `None` if they are fewer, or the size has no room for them.
+    pub fn read(bytes: &[u8]) -> Option<Self> {
+        let header: &Header = bytes.first_chunk()?;
+        let last_offset_delta = i32::from_be_bytes(header::get::<{ at::LAST_OFFSET_DELTA }, _>(header));
+        let count = i32::from_be_bytes(header::get::<{ at::RECORD_COUNT }, _>(header));
+        let agree = last_offset_delta.checked_add(1) == Some(count);
+        Some(Self {
+            magic: i8::from_be_bytes(header::get::<{ at::MAGIC }, _>(header)),
+            base_offset: i64::from_be_bytes(header::get::<{ at::BASE_OFFSET }, _>(header)),
+            size_bytes: frame_size(bytes)?,
+            record_count: u32::try_from(count).ok().filter(|count| agree && *count > 0),
+        })
+    }
+
+    /// Whether it can be the header of a batch at all.
+    pub fn is_plausible(&self) -> bool {
+        self.magic == MAGIC_V2 && self.base_offset >= 0 && self.record_count.is_some()
+    }
+}
+
 /// Iterates over whole batches that lie back to back; ends after the first error.
 pub fn batches(bytes: &[u8]) -> Batches<'_> {
     Batches { rest: bytes }

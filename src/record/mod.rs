@@ -47,7 +47,7 @@ mod validate;
 mod varint;
 
 pub use attributes::{Attributes, TimestampType};
-pub use batch::{BatchView, Batches, batches, frame_size};
+pub use batch::{BatchView, Batches, HeaderClaim, batches, frame_size};
 pub use builder::{BatchBuilder, BatchOptions, ProducerStamp};
 pub use codec::Codec;
 pub use error::{BatchError, CorruptBatch, InvalidBatch, RecordFault, UnsupportedBatch};

@@ -129,7 +129,11 @@ impl Checkpoint {
                 Ok(Some(Self { clean: false, leader_epoch, ..older }))
             }
             Err(error) => Err(damage.unwrap_or(error)),
-            Ok(None) => damage.map_or(Ok(None), Err),
+            Ok(None) => Ok(damage.map(|damage| {
+                // The first one there was, written before any log: the second would have kept it. So it said nothing.
+                tracing::warn!(%damage, "going on without a checkpoint");
+                Self::default()
+            })),
         }
     }
 

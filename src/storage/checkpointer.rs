@@ -10,7 +10,6 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::checkpoint::{Boundary, Checkpoint, LogCheckpoint, LogKey};
-use super::epochs;
 use super::fs::{Fs, FsFile, OpenHow};
 use super::index::Unflushed;
 use super::log_view::{LogView, ProducersAt};
@@ -189,9 +188,15 @@ impl Checkpointer {
         };
         let entry = LogCheckpoint { log_start: view.log_start_offset(), recovery_point, producers: named };
         let mut flushed = Flushed { view, entry, index: None, snapshot: None, files: 0..0 };
+        let segments = view.segments();
+        let segment = segments.iter().find(|segment| segment.base() == recovery_point.mark.segment);
+        // An index that was lost and made anew is written although the log has not moved.
+        let segment =
+            segment.filter(|segment| segment.seal().is_none() && !segment.index().read().is_flushed());
         let is_known =
             |last: &LogCheckpoint| last.recovery_point == recovery_point && last.producers == named;
-        if news.is_none() && last.is_some_and(is_known) {
+        let has_moved = news.is_some() || !last.is_some_and(is_known);
+        if !has_moved && segment.is_none() && !view.epochs.lock().has_changed() {
             return Ok(flushed);
         }
         if let Some((offset, bytes)) = news {
@@ -199,22 +204,12 @@ impl Checkpointer {
             files.push(small_file::write_temporary(&*view.fs, &view.dir, &name, &bytes)?);
             flushed.snapshot = Some(offset);
         }
-        let changed = view.epochs.lock().take_changed();
-        if let Some(bytes) = changed
-            && let Err(error) = small_file::replace(&*view.fs, &view.dir, epochs::FILE, &bytes)
-        {
-            view.epochs.lock().set_changed();
-            return Err(error);
-        }
-        let segments = view.segments();
-        let segment = segments.iter().find(|segment| segment.base() == recovery_point.mark.segment);
-        if let Some(segment) = segment.filter(|segment| segment.seal().is_none()) {
+        view.write_epochs()?;
+        if let Some(segment) = segment {
             let unflushed = segment.index().read().unflushed();
-            if !unflushed.is_empty() {
-                let paths = (segment.path("index"), segment.path("timeindex"));
-                files.extend(unflushed.write(&*view.fs, &paths.0, &paths.1)?);
-                flushed.index = Some((Arc::clone(segment), unflushed));
-            }
+            let paths = (segment.path("index"), segment.path("timeindex"));
+            files.extend(unflushed.write(&*view.fs, &paths.0, &paths.1)?);
+            flushed.index = Some((Arc::clone(segment), unflushed));
         }
         Ok(flushed)
     }

@@ -13,8 +13,8 @@
 //! # The way of a read
 //!
 //! [`LogHandle::read_tail`] answers from memory. What is older, [`LogHandle::read`] finds by the index of its
-//! [`segment`] and lends out of the map ([`mmap`]) without a copy; whether it was all there, its [`Lease`] tells once it
-//! has been copied.
+//! [`segment`], checks ([`segment_reader`]) and lends out of the map ([`mmap`]) without a copy; whether it was all there,
+//! its [`Lease`] tells once it has been copied.
 //!
 //! # Files
 //!
@@ -29,7 +29,7 @@
 //!   <base offset>.log             batches                                                segment
 //!   <base offset>.index           offset index                                           index
 //!   <base offset>.timeindex       time index                                             index
-//!   <base offset>.torn            what recovery cut off                                  recovery
+//!   <base offset>.<n>.torn        what recovery cut off                                  torn
 //!   <offset>.snapshot             the idempotent producers at that offset                producer_snapshot
 //!   leader-epochs                 from which offset on an epoch holds                    epochs
 //!   seals                         the manifest: sealed segments and their checksums      seals
@@ -40,6 +40,7 @@
 mod checkpoint;
 mod checkpointer;
 mod crew;
+mod damage;
 mod data_dir;
 mod durable;
 mod epochs;
@@ -49,11 +50,13 @@ pub mod fuzzing;
 mod handle;
 mod identity;
 mod index;
+mod index_repair;
 pub mod limits;
 mod log;
 mod log_dirs;
 mod log_file;
 mod log_view;
+mod lost_epochs;
 mod map_table;
 pub mod mmap;
 mod open_logs;
@@ -62,10 +65,12 @@ mod producer_recovery;
 mod producer_snapshot;
 mod producers;
 mod recovery;
+mod recovery_progress;
 mod room;
 mod scan;
 mod seals;
 mod segment;
+mod segment_reader;
 mod small_file;
 mod stats;
 mod store;
@@ -74,6 +79,7 @@ mod tail_cache;
 #[cfg(test)]
 pub(crate) mod tests;
 mod threads;
+mod torn;
 mod types;
 mod upkeep;
 

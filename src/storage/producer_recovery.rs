@@ -9,14 +9,15 @@ use std::io;
 use std::path::Path;
 
 use super::checkpoint::LogCheckpoint;
+use super::epochs::LeaderEpochs;
 use super::fs::Fs;
 use super::producer_snapshot::{self, SnapshotFiles};
 use super::producers::{ProducerBatch, ProducerLimits, ProducerState, Producers};
-use super::scan::{ScanEnd, scan};
-use super::seals::Manifest;
+use super::scan::{Found, Known, Place, Scan};
+use super::seals::{Manifest, Seal};
 use super::segment::file_name;
 use crate::record::BatchView;
-use crate::types::Offset;
+use crate::types::{LeaderEpoch, Offset};
 
 /// The producers, while the log is looked at.
 pub(super) struct ProducerReplay {
@@ -50,6 +51,9 @@ pub(super) struct Sources<'a> {
     pub(super) dir: &'a Path,
     pub(super) checkpoint: Option<LogCheckpoint>,
     pub(super) manifest: &'a Manifest,
+    pub(super) epochs: &'a LeaderEpochs,
+    /// No batch has a later one.
+    pub(super) newest_epoch: LeaderEpoch,
 }
 
 impl ProducerReplay {
@@ -69,16 +73,35 @@ impl ProducerReplay {
         let mut replay = Self { producers, complete_to, named, files, now_ms };
         for seal in &sources.manifest.seals {
             if seal.next > replay.complete_to {
-                let path = sources.dir.join(file_name(seal.base, "log"));
-                let scanned = scan(sources.fs, &path, 0, seal.base, |batch, _| replay.visit(batch))?;
-                if let ScanEnd::Invalid { detail } = scanned.end {
-                    // What is damaged there is for the readers to hear of.
-                    tracing::warn!(path = %path.display(), detail, "some producers may be forgotten");
-                }
-                replay.complete_to = seal.next;
+                replay.visit_sealed(sources, seal)?;
             }
         }
         Ok(replay)
+    }
+
+    fn visit_sealed(&mut self, sources: &Sources<'_>, seal: &Seal) -> io::Result<()> {
+        let path = sources.dir.join(file_name(seal.base, "log"));
+        let Sources { epochs, newest_epoch, .. } = *sources;
+        let known = Known { epochs, newest_epoch, reaches: seal.next, end: Some(seal.next) };
+        let mut scan = Scan::open(sources.fs, &path, Place { position: 0, offset: seal.base }, seal.len)?;
+        loop {
+            let detail = match scan.next(&known)? {
+                Found::Batch { batch, .. } => {
+                    self.visit(&batch);
+                    continue;
+                }
+                Found::Bad { detail } => detail,
+                Found::End => break,
+            };
+            // What is damaged there is for the readers to hear of.
+            let damage = scan.skip(&known, seal.next, detail)?;
+            tracing::warn!(
+                path = %path.display(), first = %damage.first, next = %damage.next, detail = damage.detail,
+                "some producers may be forgotten"
+            );
+        }
+        self.complete_to = seal.next;
+        Ok(())
     }
 
     /// Whether all below `offset` has been taken in: a scan need not go further down.
@@ -101,6 +124,16 @@ impl ProducerReplay {
     /// All of the log has been taken in.
     pub(super) fn finish(self) -> RecoveredProducers {
         RecoveredProducers { producers: self.producers, named: self.named, files: self.files }
+    }
+
+    /// The log takes no writes, and its recovery point stays at `checkpoint`: so does the snapshot that holds there.
+    pub(super) fn stay_at(
+        self,
+        checkpoint: Option<LogCheckpoint>,
+        limits: ProducerLimits,
+    ) -> RecoveredProducers {
+        let named = checkpoint.and_then(|log| log.producers);
+        RecoveredProducers { producers: Producers::new(limits), named, files: self.files }
     }
 }
 

@@ -6,9 +6,12 @@
 //!   base offset i64 | next offset i64 | length u64 | largest timestamp i64 (-1: none)
 //!   offset index entries u32 | time index entries u32 | blocks u32 | CRC-32 of each block u32
 //! ```
-//! Big-endian, in the frame of [`super::small_file`]. A block is 1 MiB of the log file, the last one what is left.
+//! Big-endian, in the frame of [`super::small_file`]. A block is 1 MiB of the log file, the last one what is left. The
+//! checksum of a block that was damaged already when it was sealed is stored inverted: so it never checks out, and readers
+//! look at each of its batches.
 
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 
 use bytes::{Buf, BufMut};
@@ -139,6 +142,20 @@ impl BlockCrcs {
             }
             bytes = later;
         }
+    }
+
+    /// One for each block of a file that ought to have `len` bytes, inverted where it is touched by one of `damages`.
+    pub(super) fn finish_damaged(self, len: u64, damages: &[Range<u64>]) -> Vec<u32> {
+        let mut crcs = self.finish();
+        // Of what is missing nothing is known, and nobody will read it.
+        crcs.resize(len.div_ceil(BLOCK_BYTES) as usize, 0);
+        for (block, crc) in (0..).zip(&mut crcs) {
+            let (start, end) = (block * BLOCK_BYTES, (block + 1) * BLOCK_BYTES);
+            if damages.iter().any(|damage| damage.start < end && start < damage.end) {
+                *crc = !*crc;
+            }
+        }
+        crcs
     }
 
     /// One for each block.

@@ -1,12 +1,13 @@
 //! An open data directory: opens and creates logs, runs the threads, and ends in an orderly way.
 
+mod opening;
+
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
-use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -27,7 +28,7 @@ use super::open_logs::OpenLogs;
 use super::open_segments::OpenSegments;
 use super::producer_recovery::RecoveredProducers;
 use super::producers::ProducerLimits;
-use super::recovery::{Prior, Recovered, key, open_log};
+use super::recovery::{Recovered, key};
 use super::room::Room;
 use super::segment::Segment;
 use super::small_file::{self, FileKind, ReadFileError};
@@ -35,7 +36,7 @@ use super::stats::Counters;
 use super::syncer::Syncer;
 use super::tail_cache::TailCache;
 use super::threads::{Command, SyncQueue, SyncThread, Writer};
-use super::types::{LogError, LogSpec, OpenLogError, StorageStats};
+use super::types::{LogError, LogSpec, StorageStats};
 use super::upkeep::{Job, Upkeep};
 use super::{checkpointer, limits};
 use crate::clock::Clock;
@@ -124,15 +125,16 @@ impl Store {
             ReadFileError::Io { path, source } => OpenError::Io { dir: dir.to_owned(), path, source },
             ReadFileError::Frame { path, source } => OpenError::Damaged { path, detail: source.to_string() },
         })?;
-        let is_new = checkpoint.is_none();
+        let slots_path = dir.join(super::durable::FILE);
+        let prior_durable = DurableSlots::read(&*fs, dir).map_err(io_error(slots_path.clone()))?;
+        // Where something was durable there was a checkpoint too, and it has been lost.
+        let is_new = checkpoint.is_none() && prior_durable.is_empty();
         let prior = checkpoint.unwrap_or_default();
         let leader_epoch = if prior.clean || is_new {
             prior.leader_epoch
         } else {
             LeaderEpoch(prior.leader_epoch.0.saturating_add(1))
         };
-        let slots_path = dir.join(super::durable::FILE);
-        let prior_durable = DurableSlots::read(&*fs, dir).map_err(io_error(slots_path.clone()))?;
         let slots = DurableSlots::open(&*fs, dir).map_err(io_error(slots_path))?;
         let syncer = Syncer::new(&*fs, dir, config.sync_method).map_err(io_error(dir.to_owned()))?;
         let (syncer, slots) = (Arc::new(Mutex::new(syncer)), Arc::new(Mutex::new(slots)));
@@ -294,71 +296,19 @@ impl Store {
         let end = Boundary { mark, index: IndexResume::default() };
         let epochs = LeaderEpochs::of_new_log(self.env.leader_epoch);
         let producers = RecoveredProducers::none(self.env.producer_limits);
-        let (log_start, segments, unsealed) = (Offset::ZERO, vec![segment], Vec::new());
-        self.add(
-            spec,
-            Recovered { dir, segments, unsealed, log_start, end, epochs, producers, scanned_bytes: None },
-        )
-    }
-
-    /// Opens existing logs, several at a time, recovering those that need it; one result for each, in order. Blocks.
-    ///
-    /// # Errors
-    /// Each its own: [`OpenLogError`]. Such a log is left as it is.
-    pub fn open_logs(&self, specs: &[LogSpec]) -> Vec<Result<LogHandle, OpenLogError>> {
-        let next = AtomicUsize::new(0);
-        let results: Vec<OnceLock<_>> = specs.iter().map(|_| OnceLock::new()).collect();
-        std::thread::scope(|scope| {
-            for _ in 0..self.config.recovery_threads.min(specs.len()) {
-                scope.spawn(|| {
-                    while let (i, Some(spec)) = {
-                        let i = next.fetch_add(1, Ordering::Relaxed);
-                        (i, specs.get(i))
-                    } && let Some(result) = results.get(i)
-                    {
-                        // A panic costs this log, not the start; the hook has told of it.
-                        let opened = std::panic::catch_unwind(AssertUnwindSafe(|| self.open_one(spec)));
-                        // Set once: every index is given out once.
-                        let _ = opened.map(|opened| result.set(opened));
-                    }
-                });
-            }
-        });
-        let died = |spec: &LogSpec| OpenLogError::Damaged {
-            path: self.dirs.path(spec),
-            detail: "its recovery did not finish".to_owned(),
+        let new = Recovered {
+            dir,
+            segments: vec![segment],
+            unsealed: Vec::new(),
+            log_start: Offset::ZERO,
+            end,
+            synced: end,
+            epochs,
+            producers,
+            scanned_bytes: None,
+            fault: None,
         };
-        specs
-            .iter()
-            .zip(results)
-            .map(|(spec, result)| result.into_inner().unwrap_or_else(|| Err(died(spec))))
-            .collect()
-    }
-
-    fn open_one(&self, spec: &LogSpec) -> Result<LogHandle, OpenLogError> {
-        let dir = self.dirs.know(spec);
-        let prior = Prior {
-            checkpoint: self.prior_logs.get(&key(spec)).copied(),
-            clean: self.was_clean,
-            durable: self.prior_durable.get(&key(spec)).copied().unwrap_or_default(),
-        };
-        match open_log(&self.fs, &self.env, spec, dir, prior) {
-            Ok(recovered) => {
-                if let Some(bytes) = recovered.scanned_bytes {
-                    let (end, dir) = (recovered.end.mark.offset, recovered.dir.display());
-                    tracing::info!(%dir, scanned_bytes = bytes, log_end_offset = %end, "recovered a log");
-                    self.counters.recovered_logs.add(1);
-                    self.counters.recovered_bytes.add(bytes);
-                }
-                Ok(self.add(spec, recovered))
-            }
-            Err(error) => {
-                // What is known of it is kept for when it is looked at.
-                let slot = self.slots.lock().assign(key(spec), prior.durable);
-                self.unopened.lock().insert(key(spec), slot);
-                Err(error)
-            }
-        }
+        self.add(spec, new)
     }
 
     /// Hands an opened log to a writer.
@@ -375,10 +325,14 @@ impl Store {
             segments: recovered.segments,
             log_start: recovered.log_start,
             end: recovered.end,
+            synced: recovered.synced,
             epochs: recovered.epochs,
             producers: recovered.producers,
             slot,
         }));
+        if let Some(fault) = &recovered.fault {
+            view.fail(fault);
+        }
         if let Some((_, unsealed)) = self.upkeep.lock().as_mut() {
             unsealed.extend(recovered.unsealed.into_iter().map(|(segment, next, len)| Rolled {
                 view: Arc::clone(&view),

@@ -15,7 +15,7 @@ use super::log_view::LogView;
 use super::producer_snapshot;
 use super::recovery::remove_segment;
 use super::room::Room;
-use super::scan::{ScanEnd, scan};
+use super::scan::{Found, Known, Place, Scan};
 use super::seals::{self, BlockCrcs, Seal};
 use super::small_file;
 use super::types::{Done, LogError};
@@ -198,6 +198,8 @@ fn drop_segments(fs: &dyn Fs, view: &LogView) -> io::Result<()> {
 /// Brings a segment's indexes and the producers at its end to the disk, and enters it in the manifest.
 fn seal(fs: &dyn Fs, rolled: &Rolled) -> io::Result<()> {
     let Rolled { view, segment, next, len, block_crcs, producers } = rolled;
+    // A sealed segment is not scanned any more: the epochs that begin in it must not be lost.
+    view.write_epochs()?;
     let unflushed = segment.index().read().unflushed();
     let indexes = unflushed.write(fs, &segment.path("index"), &segment.path("timeindex"))?;
     let mut files = Vec::from(indexes);
@@ -239,14 +241,32 @@ fn seal(fs: &dyn Fs, rolled: &Rolled) -> io::Result<()> {
 }
 
 /// The checksums of a segment that this process has not written from its start: from the file, every batch of which is
-/// checked on the way, so that damage is not sealed in.
+/// checked on the way, so that damage is not sealed in as if it were good.
 fn checksum_blocks(fs: &dyn Fs, rolled: &Rolled) -> io::Result<Vec<u32>> {
-    let path = rolled.segment.log_path();
-    let mut crcs = BlockCrcs::default();
-    let scanned = scan(fs, &path, 0, rolled.segment.base(), |batch, _| crcs.update(batch.as_bytes()))?;
-    match scanned.end {
-        ScanEnd::EndOfFile if scanned.next == rolled.next => Ok(crcs.finish()),
-        ScanEnd::EndOfFile => Err(io::Error::new(io::ErrorKind::InvalidData, "the segment has another end")),
-        ScanEnd::Invalid { detail } => Err(io::Error::new(io::ErrorKind::InvalidData, detail)),
+    let Rolled { view, segment, next, len, .. } = rolled;
+    let (path, start) = (segment.log_path(), Place { position: 0, offset: segment.base() });
+    let epochs = view.epochs.lock().clone();
+    let newest_epoch = epochs.last().unwrap_or_default();
+    let known = Known { epochs: &epochs, newest_epoch, reaches: *next, end: Some(*next) };
+    let (mut crcs, mut damages) = (BlockCrcs::default(), Vec::new());
+    let mut scan = Scan::open(fs, &path, start, *len)?;
+    loop {
+        let detail = match scan.next(&known)? {
+            Found::Batch { batch, .. } => {
+                crcs.update(batch.as_bytes());
+                continue;
+            }
+            Found::Bad { detail } => detail,
+            Found::End => break,
+        };
+        let damage = scan.skip(&known, *next, detail)?;
+        scan.copy(damage.positions.clone(), |bytes| {
+            crcs.update(bytes);
+            Ok(())
+        })?;
+        tracing::warn!(path = %path.display(), first = %damage.first, next = %damage.next, "sealing a damaged segment");
+        damages.push(damage.positions);
     }
+    damages.push(scan.len()..*len);
+    Ok(crcs.finish_damaged(*len, &damages))
 }

@@ -6,9 +6,11 @@ mod every_step;
 mod faults;
 mod hook_fs;
 mod idempotence;
+mod indexes;
 mod interleavings;
 mod producers;
 mod recovery;
+mod rot;
 pub(crate) mod sim_fs;
 mod sim_producer;
 mod simulation;
@@ -77,6 +79,22 @@ pub(super) struct Fixture {
     pub(super) config: StorageConfig,
     pub(super) fs: Arc<dyn Fs>,
     pub(super) spec: LogSpec,
+}
+
+/// A record's offset and number.
+pub(super) type Numbered = (i64, u64);
+/// The first and the last offset of a range that is told as lost.
+pub(super) type LostRange = (i64, i64);
+
+/// The log file of the first segment.
+pub(super) const FIRST: &str = "00000000000000000000.log";
+
+/// Changes a file of the log's directory.
+pub(super) fn change(fixture: &Fixture, name: &str, change: impl FnOnce(&mut Vec<u8>)) {
+    let path = fixture.log_dir().join(name);
+    let mut bytes = std::fs::read(&path).unwrap();
+    change(&mut bytes);
+    std::fs::write(path, bytes).unwrap();
 }
 
 /// An open store with one log.
@@ -207,13 +225,29 @@ impl Open {
         }
     }
 
-    /// Reads everything from `from` on, from the files alone if `cold`; returns the offset and number of each record.
+    /// Reads everything from `from` on; returns the offset and number of each record.
     pub(super) fn read_all(&self, from: i64) -> Vec<(i64, u64)> {
+        let (records, lost) = self.read_around(from);
+        assert_eq!(lost, [], "nothing is lost");
+        records
+    }
+
+    /// The same, going on behind what is lost; returns also the first and last offset of each loss.
+    pub(super) fn read_around(&self, from: i64) -> (Vec<Numbered>, Vec<LostRange>) {
         let mut next = Offset::clamped(from);
-        let mut records = Vec::new();
+        let (mut records, mut lost) = (Vec::new(), Vec::new());
         let mut scratch = Vec::new();
         while next < self.log.durable_offset() {
-            let read = self.log.read(next, 10_000).unwrap();
+            let read = match self.log.read(next, 10_000) {
+                Ok(read) => read,
+                Err(ReadError::DataLoss { first, last, .. }) => {
+                    assert!(first <= next && next <= last, "{first} to {last} does not hold {next}");
+                    lost.push((first.get(), last.get()));
+                    next = last.plus(1);
+                    continue;
+                }
+                Err(error) => panic!("at {next}: {error}"),
+            };
             assert!(read.next_offset > next, "a read goes on");
             next = read.next_offset;
             for chunk in &read.chunks {
@@ -230,7 +264,17 @@ impl Open {
                 }
             }
         }
-        records
+        (records, lost)
+    }
+
+    /// Every record before `end` has its own offset as its number, but for those in `lost`, which are told as lost.
+    pub(super) fn assert_lost(&self, end: i64, lost: &[(i64, i64)]) {
+        let is_lost = |offset: i64| lost.iter().any(|(first, last)| (*first..=*last).contains(&offset));
+        let expected: Vec<(i64, u64)> = (0..end).filter(|i| !is_lost(*i)).map(|i| (i, i as u64)).collect();
+        let (records, told) = self.read_around(0);
+        assert_eq!(told, lost);
+        assert!(records == expected, "what is not lost is what was appended");
+        assert_eq!(self.log.durable_offset().get(), end);
     }
 
     /// Every record has its own offset as its number, from `from` to the end.
@@ -260,6 +304,15 @@ impl Open {
     /// As a crash of the process would leave it.
     pub(super) fn crash(self) {
         drop(self);
+    }
+
+    /// An orderly end, or a crash.
+    pub(super) fn end(self, is_orderly: bool) {
+        if is_orderly {
+            self.close();
+        } else {
+            self.crash();
+        }
     }
 
     /// Waits until the upkeep thread has done what it was asked before.
