@@ -94,6 +94,28 @@ fn a_torn_tail_is_cut_and_kept_aside() {
 }
 
 #[test]
+fn files_that_were_made_longer_with_zeros_have_no_more_in_them() {
+    for extended in [&["log"][..], &["index", "timeindex"], &["log", "index", "timeindex"]] {
+        let fixture = Fixture::new();
+        let open = fixture.create();
+        open.fill(50, 1000);
+        open.crash();
+        for extension in extended {
+            let path = fixture.log_dir().join(format!("00000000000000000000.{extension}"));
+            let file =
+                std::fs::OpenOptions::new().write(true).create(true).truncate(false).open(path).unwrap();
+            file.set_len(file.metadata().unwrap().len() + (1 << 20)).unwrap();
+        }
+        let open = fixture.reopen();
+        open.assert_numbered(0, 500);
+        open.fill(10, 100);
+        open.assert_numbered(0, 600);
+        open.crash();
+        fixture.reopen().assert_numbered(0, 600);
+    }
+}
+
+#[test]
 fn a_whole_batch_behind_the_durable_end_is_kept() {
     let mut tail = batch(100, 10, 100);
     record::set_position(&mut tail, Offset::clamped(100), crate::types::LeaderEpoch(0));

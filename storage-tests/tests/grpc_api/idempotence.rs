@@ -6,6 +6,7 @@ use sagwan::proto::{self, ProduceRequest, ProduceStreamRequest, ProducerSequence
 use sagwan::record::{BatchBuilder, BatchOptions, ProducerStamp};
 use tokio_stream::StreamExt;
 use tonic::Code;
+use tonic_types::StatusExt;
 
 use crate::harness::{TestBroker, assert_error, assert_failed, batch, encoded, records, soon, values};
 
@@ -58,6 +59,21 @@ async fn a_batch_that_is_sent_again_is_there_once_also_after_a_restart() {
     }
     assert_eq!(values(&broker.read("orders", 0, 0).await.expect("readable")), ["a", "b", "c", "d"]);
     assert!(init(&broker).await > id, "an id is given out once");
+}
+
+#[tokio::test]
+async fn a_producer_that_was_replaced_stays_fenced_after_a_restart() {
+    let mut broker = TestBroker::start().await;
+    let id = init(&broker).await;
+    broker.produce(numbered(id, 0, 0, &["old"])).await.expect("produced");
+    broker.produce(numbered(id, 1, 0, &["new"])).await.expect("its successor begins");
+    for _ in 0..2 {
+        let zombie = broker.produce(numbered(id, 0, 1, &["zombie"])).await.expect_err("fenced");
+        assert_eq!(zombie.get_error_details().error_info().expect("ErrorInfo").reason, "FENCED_PRODUCER");
+        broker = broker.restart().await;
+    }
+    broker.produce(numbered(id, 1, 1, &["newer"])).await.expect("the successor goes on");
+    assert_eq!(values(&broker.read("orders", 0, 0).await.expect("readable")), ["old", "new", "newer"]);
 }
 
 #[tokio::test]
