@@ -8,7 +8,7 @@ use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -42,14 +42,14 @@ pub(super) struct HookFs {
     log_room_bytes: Arc<AtomicU64>,
     /// Files that are open, by the ends of their names, and the most there were at a time.
     open: Arc<Mutex<HashMap<OsString, (usize, usize)>>>,
-    /// Whether maps say that they have failed.
-    fail_maps: Arc<AtomicBool>,
+    /// From here on, maps show zeros, and say that they have failed.
+    maps_end: Arc<AtomicU64>,
 }
 
 impl Default for HookFs {
     fn default() -> Self {
-        let log_room_bytes = Arc::new(AtomicU64::new(u64::MAX));
-        Self { hook: Arc::default(), log_room_bytes, open: Arc::default(), fail_maps: Arc::default() }
+        let [log_room_bytes, maps_end] = [u64::MAX; 2].map(|no_limit| Arc::new(AtomicU64::new(no_limit)));
+        Self { hook: Arc::default(), log_room_bytes, open: Arc::default(), maps_end }
     }
 }
 
@@ -92,9 +92,10 @@ impl HookFs {
         self.open.lock().get(OsStr::new(extension)).map_or(0, |(_, most)| *most)
     }
 
-    /// From now on, all maps say that they have failed, or those that have not do not.
-    pub(super) fn fail_maps(&self, fail: bool) {
-        self.fail_maps.store(fail, Ordering::Relaxed);
+    /// From now on, all maps show zeros from this position on, and say that they have failed; `None`: those that have
+    /// not do not.
+    pub(super) fn fail_maps(&self, from: Option<u64>) {
+        self.maps_end.store(from.unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
     fn step(&self, step: Step, path: &Path) -> io::Result<()> {
@@ -218,14 +219,14 @@ impl FsFile for HookFile {
         Err(io::ErrorKind::Unsupported.into())
     }
     fn map(&self, len: u64) -> io::Result<Arc<dyn Map>> {
-        Ok(Arc::new(HookMap { map: self.file.map(len)?, fail: Arc::clone(&self.fs.fail_maps) }))
+        Ok(Arc::new(HookMap { map: self.file.map(len)?, end: Arc::clone(&self.fs.maps_end) }))
     }
 }
 
 #[derive(Debug)]
 struct HookMap {
     map: Arc<dyn Map>,
-    fail: Arc<AtomicBool>,
+    end: Arc<AtomicU64>,
 }
 
 impl Map for HookMap {
@@ -233,9 +234,16 @@ impl Map for HookMap {
         self.map.len()
     }
     fn slice(self: Arc<Self>, range: Range<u64>) -> io::Result<Bytes> {
-        Arc::clone(&self.map).slice(range)
+        let bytes = Arc::clone(&self.map).slice(range.clone())?;
+        let end = self.end.load(Ordering::Relaxed);
+        if range.end <= end {
+            return Ok(bytes);
+        }
+        let mut bytes = bytes.to_vec();
+        bytes[end.saturating_sub(range.start) as usize..].fill(0);
+        Ok(bytes.into())
     }
     fn has_failed(&self) -> bool {
-        self.fail.load(Ordering::Relaxed) || self.map.has_failed()
+        self.end.load(Ordering::Relaxed) < u64::MAX || self.map.has_failed()
     }
 }

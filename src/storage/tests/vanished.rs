@@ -60,16 +60,32 @@ fn what_is_left_of_a_cut_segment_is_read_up_to_the_cut_however_it_falls() {
 
 #[test]
 fn what_was_made_of_a_map_that_has_failed_counts_for_nothing() {
-    let fs = HookFs::default();
-    let mut fixture = Fixture::new();
-    fixture.fs = Arc::new(fs.clone());
-    fixture.config.tail_cache_bytes = 0;
-    let open = fixture.create();
-    open.fill(10, 100);
-    fs.fail_maps(true);
-    assert!(matches!(open.log.read(Offset::clamped(50), 1), Err(ReadError::Io { .. })));
-    assert!(matches!(open.log.find_timestamp(NOW_MS, 1 << 20), Err(ReadError::Io { .. })));
-    fs.fail_maps(false);
-    open.assert_numbered(0, 100);
-    assert_eq!(open.log.find_timestamp(NOW_MS, 1 << 20).unwrap().unwrap().offset, Offset::ZERO);
+    let size = batch(0, 10, 100).len() as u64;
+    for is_sealed in [false, true] {
+        let fs = HookFs::default();
+        let mut fixture = Fixture::new();
+        fixture.fs = Arc::new(fs.clone());
+        fixture.config.tail_cache_bytes = 0;
+        fixture.spec.config.segment_bytes = if is_sealed { 10 * size as u32 } else { 1 << 30 };
+        let open = fixture.create();
+        open.fill(11, 100);
+        open.settle();
+        let segment = open.log.view.segments().remove(0);
+        // At first no block has been verified; then all have. From within each field of a header on, and from others.
+        for from in (0..80).chain((80..10 * size).step_by(97)) {
+            fs.fail_maps(Some(from));
+            for offset in [0, 50, 99] {
+                let read = open.log.read(Offset::clamped(offset), 1);
+                assert!(
+                    matches!(read, Err(ReadError::Io { .. })),
+                    "{offset} with zeros from {from} on: {read:?}"
+                );
+            }
+            assert!(matches!(open.log.find_timestamp(NOW_MS, 1 << 20), Err(ReadError::Io { .. })));
+            fs.fail_maps(None);
+            assert!(!segment.take_wrong_index(), "zeros from {from} on");
+            open.assert_numbered(0, 110);
+            assert_eq!(open.log.find_timestamp(NOW_MS, 1 << 20).unwrap().unwrap().offset, Offset::ZERO);
+        }
+    }
 }
