@@ -8,7 +8,7 @@ use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -42,14 +42,15 @@ pub(super) struct HookFs {
     log_room_bytes: Arc<AtomicU64>,
     /// Files that are open, by the ends of their names, and the most there were at a time.
     open: Arc<Mutex<HashMap<OsString, (usize, usize)>>>,
-    /// From here on, maps show zeros, and say that they have failed.
-    maps_end: Arc<AtomicU64>,
+    /// The next map that is touched from here on shows zeros there.
+    vanishes_from: Arc<AtomicU64>,
 }
 
 impl Default for HookFs {
     fn default() -> Self {
-        let [log_room_bytes, maps_end] = [u64::MAX; 2].map(|no_limit| Arc::new(AtomicU64::new(no_limit)));
-        Self { hook: Arc::default(), log_room_bytes, open: Arc::default(), maps_end }
+        let [log_room_bytes, vanishes_from] =
+            [u64::MAX; 2].map(|no_limit| Arc::new(AtomicU64::new(no_limit)));
+        Self { hook: Arc::default(), log_room_bytes, open: Arc::default(), vanishes_from }
     }
 }
 
@@ -92,10 +93,15 @@ impl HookFs {
         self.open.lock().get(OsStr::new(extension)).map_or(0, |(_, most)| *most)
     }
 
-    /// From now on, all maps show zeros from this position on, and say that they have failed; `None`: those that have
-    /// not do not.
-    pub(super) fn fail_maps(&self, from: Option<u64>) {
-        self.maps_end.store(from.unwrap_or(u64::MAX), Ordering::Relaxed);
+    /// The next time that a map lends out something beyond this position, it shows zeros from there on, and has failed
+    /// from then on.
+    pub(super) fn vanish_once(&self, from: u64) {
+        self.vanishes_from.store(from, Ordering::Relaxed);
+    }
+
+    /// Whether that has come to pass.
+    pub(super) fn has_vanished(&self) -> bool {
+        self.vanishes_from.load(Ordering::Relaxed) == u64::MAX
     }
 
     fn step(&self, step: Step, path: &Path) -> io::Result<()> {
@@ -219,14 +225,16 @@ impl FsFile for HookFile {
         Err(io::ErrorKind::Unsupported.into())
     }
     fn map(&self, len: u64) -> io::Result<Arc<dyn Map>> {
-        Ok(Arc::new(HookMap { map: self.file.map(len)?, end: Arc::clone(&self.fs.maps_end) }))
+        let vanishes_from = Arc::clone(&self.fs.vanishes_from);
+        Ok(Arc::new(HookMap { map: self.file.map(len)?, vanishes_from, failed: AtomicBool::new(false) }))
     }
 }
 
 #[derive(Debug)]
 struct HookMap {
     map: Arc<dyn Map>,
-    end: Arc<AtomicU64>,
+    vanishes_from: Arc<AtomicU64>,
+    failed: AtomicBool,
 }
 
 impl Map for HookMap {
@@ -235,15 +243,17 @@ impl Map for HookMap {
     }
     fn slice(self: Arc<Self>, range: Range<u64>) -> io::Result<Bytes> {
         let bytes = Arc::clone(&self.map).slice(range.clone())?;
-        let end = self.end.load(Ordering::Relaxed);
-        if range.end <= end {
+        let from = self.vanishes_from.load(Ordering::Relaxed);
+        if range.end <= from {
             return Ok(bytes);
         }
+        self.vanishes_from.store(u64::MAX, Ordering::Relaxed);
+        self.failed.store(true, Ordering::Relaxed);
         let mut bytes = bytes.to_vec();
-        bytes[end.saturating_sub(range.start) as usize..].fill(0);
+        bytes[from.saturating_sub(range.start) as usize..].fill(0);
         Ok(bytes.into())
     }
     fn has_failed(&self) -> bool {
-        self.end.load(Ordering::Relaxed) < u64::MAX || self.map.has_failed()
+        self.failed.load(Ordering::Relaxed) || self.map.has_failed()
     }
 }

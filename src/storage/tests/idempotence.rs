@@ -331,7 +331,7 @@ fn what_is_readable_behind_rot_tells_of_producers() {
         let mut fixture = Fixture::new();
         fixture.spec.config.segment_bytes = segment_bytes;
         let open = fixture.create();
-        open.put_all(0, 80, 100);
+        open.put_all(0, 120, 100);
         open.settle();
         open.crash();
         for name in fixture.files("snapshot") {
@@ -340,10 +340,10 @@ fn what_is_readable_behind_rot_tells_of_producers() {
         std::fs::remove_file(fixture.dir.path().join("checkpoint")).unwrap();
         change(&fixture, FIRST, |bytes| bytes[2 * stamped(0, 0, 100).len() + 100] ^= 1);
         let open = fixture.reopen();
-        open.assert_lost(80, &[(20, 29)]);
-        open.assert_known(80);
+        open.assert_lost(120, &[(20, 29)]);
+        open.assert_known(120);
         // It is there, and must not be there twice.
-        assert_eq!(out_of_order(&open.put(stamped(0, 0, 100)).unwrap_err()), (80, 0));
+        assert_eq!(out_of_order(&open.put(stamped(0, 0, 100)).unwrap_err()), (120, 0));
     }
 }
 
