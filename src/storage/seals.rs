@@ -151,7 +151,9 @@ impl BlockCrcs {
         crcs.resize(len.div_ceil(BLOCK_BYTES) as usize, 0);
         for (block, crc) in (0..).zip(&mut crcs) {
             let (start, end) = (block * BLOCK_BYTES, (block + 1) * BLOCK_BYTES);
-            if damages.iter().any(|damage| damage.start < end && start < damage.end) {
+            let touches =
+                |damage: &Range<u64>| !damage.is_empty() && damage.start < end && start < damage.end;
+            if damages.iter().any(touches) {
                 *crc = !*crc;
             }
         }
@@ -238,5 +240,18 @@ mod tests {
             }
             assert_eq!(crcs.finish(), expected);
         }
+    }
+
+    #[test]
+    fn only_a_block_that_is_touched_by_damage_is_marked() {
+        let len = BLOCK_BYTES + 100;
+        let finish = |damages: &[Range<u64>]| {
+            let mut crcs = BlockCrcs::default();
+            crcs.update(&vec![7; len as usize]);
+            crcs.finish_damaged(len, damages)
+        };
+        let sound = finish(&[]);
+        assert_eq!(finish(&[len..len, 50..50]), sound, "no damage at all");
+        assert_eq!(finish(&[BLOCK_BYTES..BLOCK_BYTES + 1]), [sound[0], !sound[1]]);
     }
 }
