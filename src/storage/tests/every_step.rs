@@ -2,12 +2,13 @@
 //! with the power cut right before it. Wherever that is, it is as before or as after, what was acknowledged is there, and
 //! the store can be used.
 
+use std::time::Instant;
+
 use super::sim_fs::{Event, Kept, Lies};
 use super::simulation::{Model, Outcomes, Simulation, Up};
 use super::stepped::delete;
 use super::*;
 use crate::config::SyncMethod;
-use std::time::Instant;
 
 const KEPT: [Kept; 3] = [Kept::Nothing, Kept::Everything, Kept::Some];
 const METHODS: [SyncMethod; 2] = [SyncMethod::Fdatasync, SyncMethod::Syncfs];
