@@ -351,6 +351,8 @@ impl LogView {
         let mut at = offset;
         loop {
             let Some((segment, next)) = self.segment_at(at) else { return Ok(None) };
+            // A segment that is not sealed yet does not know where it ends.
+            let below = next.map_or(below, |next| below.min(next));
             let answer = ask(SegmentReader { segment: &segment, epochs: &self.epochs, below });
             if segment.take_wrong_index() {
                 self.repair_index(&segment);
