@@ -14,6 +14,9 @@ use crate::types::ProducerId;
 /// How many ids are set aside at a time: replacing the catalogue costs a few syncs.
 const BLOCK_IDS: u32 = 1_000;
 
+/// Never given out: it is what a protobuf client sends that sets no id, and two of those would pass for one producer.
+const UNSET: i64 = 0;
+
 /// What is left of the block.
 #[derive(Debug, Default)]
 pub(super) struct ProducerIds(Mutex<Range<i64>>);
@@ -27,7 +30,7 @@ impl Broker {
         self.refuse_at_shutdown()?;
         let mut block = self.producer_ids.0.lock().await;
         loop {
-            if let Some(id) = block.next().and_then(ProducerId::new) {
+            if let Some(id) = block.find(|id| *id != UNSET).and_then(ProducerId::new) {
                 return Ok(id);
             }
             *block = self.topics.allocate_producer_ids(BLOCK_IDS).await?;
