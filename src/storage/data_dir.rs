@@ -62,7 +62,7 @@ pub enum OpenError {
     },
     /// A newer program has written it.
     #[error(
-        "the data directory {dir} has format version {found}, this program knows {FORMAT_VERSION}: use a newer sagwan"
+        "{dir}/meta.toml has format version {found}, this program knows {FORMAT_VERSION}: use a newer sagwan"
     )]
     NewerFormat {
         /// The directory.

@@ -345,6 +345,52 @@ fn a_snapshot_that_is_lost_or_damaged_is_not_believed_and_no_duplicate_gets_thro
 }
 
 #[test]
+fn what_is_readable_behind_rot_tells_of_producers() {
+    for segment_bytes in [10_000, 1 << 30] {
+        let mut fixture = Fixture::new();
+        fixture.spec.config.segment_bytes = segment_bytes;
+        let open = fixture.create();
+        open.put_all(0, 120, 100);
+        open.settle();
+        open.crash();
+        for name in fixture.files("snapshot") {
+            std::fs::remove_file(fixture.log_dir().join(name)).unwrap();
+        }
+        std::fs::remove_file(fixture.dir.path().join("checkpoint")).unwrap();
+        change(&fixture, FIRST, |bytes| bytes[2 * stamped(0, 0, 100).len() + 100] ^= 1);
+        let open = fixture.reopen();
+        open.assert_lost(120, &[(20, 29)]);
+        open.assert_known(120);
+        // It is there, and must not be there twice.
+        assert_eq!(out_of_order(&open.put(stamped(0, 0, 100)).unwrap_err()), (120, 0));
+    }
+}
+
+#[test]
+fn a_log_whose_end_is_back_knows_its_producers_again() {
+    let fixture = Fixture::new();
+    let open = fixture.create();
+    open.put_all(0, 100, 100);
+    open.close();
+    let open = fixture.reopen();
+    open.put_all(100, 200, 100);
+    open.crash();
+    let whole = std::fs::read(fixture.log_dir().join(FIRST)).unwrap();
+    change(&fixture, FIRST, |bytes| bytes.truncate(whole.len() / 4 * 3));
+    for is_orderly in [true, false, true] {
+        let open = fixture.reopen();
+        assert!(matches!(open.log.status().state, LogState::ReadOnly { .. }));
+        open.end(is_orderly);
+    }
+    change(&fixture, FIRST, |bytes| *bytes = whole);
+    let open = fixture.reopen();
+    assert_eq!(open.log.status().state, LogState::Online);
+    open.assert_known(200);
+    open.put_all(200, 300, 100);
+    open.assert_known(300);
+}
+
+#[test]
 fn producers_outlive_their_records() {
     let mut fixture = Fixture::new();
     fixture.spec.config.segment_bytes = 10_000;
