@@ -15,6 +15,9 @@ use crate::types::ProducerId;
 /// How many ids are set aside at a time: replacing the catalogue costs a few syncs.
 const BLOCK_IDS: u32 = 1_000;
 
+/// Never given out: it is what a protobuf client sends that sets no id, and two of those would pass for one producer.
+const UNSET: i64 = 0;
+
 /// What is left of the block; `None` before the first one of this run.
 #[derive(Debug, Default)]
 pub(super) struct ProducerIds(Mutex<Option<Range<i64>>>);
@@ -28,7 +31,8 @@ impl Broker {
         self.refuse_at_shutdown()?;
         let mut block = self.producer_ids.0.lock().await;
         loop {
-            if let Some(id) = block.as_mut().and_then(Range::next).and_then(ProducerId::new) {
+            let id = block.as_mut().and_then(|block| block.find(|id| *id != UNSET));
+            if let Some(id) = id.and_then(ProducerId::new) {
                 return Ok(id);
             }
             let next = self.topics.allocate_producer_ids(BLOCK_IDS).await?;

@@ -49,6 +49,7 @@ async fn a_producer_id_is_given_out_once_also_across_a_crash() {
     }
     let broker = place.reopen(place.open()).await;
     assert!(given.insert(broker.init_producer().await.expect("an id")));
+    assert!(given.iter().all(|id| id.get() != 0), "that is what a client sends that sets none");
 }
 
 #[tokio::test]

@@ -103,7 +103,7 @@ async fn what_a_producer_may_not_send_is_told_with_what_it_should() {
 #[tokio::test]
 async fn numbers_that_are_no_producers_are_refused() {
     let broker = TestBroker::start().await;
-    for (id, epoch, sequence) in [(-1, 0, 0), (1, -1, 0), (1, 32_768, 0), (1, 0, -1)] {
+    for (id, epoch, sequence) in [(-1, 0, 0), (0, 0, 0), (1, -1, 0), (1, 32_768, 0), (1, 0, -1)] {
         let texts = [id.to_string(), epoch.to_string(), sequence.to_string()];
         let [id_text, epoch_text, sequence_text] = texts.each_ref().map(String::as_str);
         let metadata =
