@@ -314,9 +314,9 @@ impl LogView {
         if let Some(read) = self.read_tail(offset, max_bytes)? {
             return Ok(read);
         }
-        self.counters.segment_reads.add(1);
         let durable = self.check_range(offset)?;
         let found = self.search(offset, durable, |reader| reader.read(offset, max_bytes))?;
+        self.counters.segment_reads.add(1);
         if self.is_closed() {
             // The file that was opened may have been that of the next log of this name.
             return Err(ReadError::Closed);
