@@ -23,7 +23,7 @@ use super::catalogue::{Catalogue, Deletion, TopicEntry};
 use crate::types::{MAX_PARTITIONS_PER_TOPIC, TopicId, TopicName};
 
 /// The name of the file in the data directory.
-pub(super) const CATALOGUE_FILE: &str = "catalogue";
+pub const CATALOGUE_FILE: &str = "catalogue";
 
 const VERSION: u8 = 1;
 

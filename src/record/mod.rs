@@ -47,11 +47,11 @@ mod validate;
 mod varint;
 
 pub use attributes::{Attributes, TimestampType};
-pub use batch::{BatchView, Batches, batches, frame_size};
+pub use batch::{BatchView, Batches, Frame, batches, frame_size};
 pub use builder::{BatchBuilder, BatchOptions, ProducerStamp};
 pub use codec::Codec;
 pub use error::{BatchError, CorruptBatch, InvalidBatch, RecordFault, UnsupportedBatch};
-pub use header::{HEADER_BYTES, LENGTH_PREFIX_BYTES};
+pub use header::{HEADER_BYTES, LENGTH_PREFIX_BYTES, RunningChecksum};
 pub use key_hash::partition_for_key;
 pub use patch::{set_log_append_time, set_position};
 pub use recompress::recompress;

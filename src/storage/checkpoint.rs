@@ -26,6 +26,11 @@ pub(super) const FILE: &str = "checkpoint";
 const VERSION: u8 = 1;
 const CLEAN: u8 = 1;
 
+/// The name of the one before it.
+pub(super) fn old_file() -> String {
+    format!("{FILE}.old")
+}
+
 /// Names a log, whatever its topic is called.
 pub(super) type LogKey = (TopicId, PartitionId);
 
@@ -107,12 +112,12 @@ impl Checkpoint {
     /// Reads the checkpoint of a data directory; `None` if there was never one. In place of a damaged or lost one stands
     /// the one before it, as after an unclean end: its recovery points are lower, and just as true.
     pub(super) fn read(fs: &dyn Fs, dir: &Path) -> Result<Option<Self>, ReadFileError> {
-        let damage = match Self::read_one(fs, dir, FILE) {
+        let damage = match Self::read_file(fs, &dir.join(FILE)) {
             Err(damage @ ReadFileError::Frame { source: FrameError::Damaged, .. }) => Some(damage),
             Ok(None) => None,
             other => return other,
         };
-        match Self::read_one(fs, dir, &format!("{FILE}.old")) {
+        match Self::read_file(fs, &dir.join(old_file())) {
             Ok(Some(older)) => {
                 let damage = damage.map_or("it is missing".to_owned(), |damage| damage.to_string());
                 tracing::warn!(damage, "using the checkpoint before");
@@ -125,12 +130,12 @@ impl Checkpoint {
         }
     }
 
-    fn read_one(fs: &dyn Fs, dir: &Path, name: &str) -> Result<Option<Self>, ReadFileError> {
-        let path = dir.join(name);
-        let Some(body) = small_file::read(fs, &path, FileKind::Checkpoint, VERSION)? else { return Ok(None) };
+    /// Reads the one in the file `path`, and that alone; `None` if there is none.
+    pub(super) fn read_file(fs: &dyn Fs, path: &Path) -> Result<Option<Self>, ReadFileError> {
+        let Some(body) = small_file::read(fs, path, FileKind::Checkpoint, VERSION)? else { return Ok(None) };
         match Self::decode(&body) {
             Some(checkpoint) => Ok(Some(checkpoint)),
-            None => Err(ReadFileError::Frame { path, source: FrameError::Damaged }),
+            None => Err(ReadFileError::Frame { path: path.to_owned(), source: FrameError::Damaged }),
         }
     }
 

@@ -38,6 +38,7 @@ mod checkpoint;
 mod checkpointer;
 mod crew;
 mod data_dir;
+pub mod dump;
 mod durable;
 mod epochs;
 pub mod fs;
@@ -63,6 +64,8 @@ mod tests;
 mod threads;
 mod types;
 mod upkeep;
+pub mod verify;
+mod walk;
 
 pub use data_dir::{FORMAT_VERSION, OpenError};
 pub use handle::LogHandle;

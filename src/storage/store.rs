@@ -223,14 +223,7 @@ impl Store {
     /// # Errors
     /// `Io` if it cannot be read or is damaged (kind `InvalidData`).
     pub fn read_file(&self, name: &str) -> Result<Option<Vec<u8>>, LogError> {
-        let path = self.dir().join(name);
-        small_file::read(&*self.fs, &path, FileKind::Named, NAMED_FILE_VERSION).map_err(|error| match error {
-            ReadFileError::Io { path, source } => LogError::Io { path, source: Arc::new(source) },
-            ReadFileError::Frame { path, source } => LogError::Io {
-                path,
-                source: Arc::new(io::Error::new(io::ErrorKind::InvalidData, source.to_string())),
-            },
-        })
+        read_named(&*self.fs, &self.dir().join(name))
     }
 
     /// Replaces a small file atomically and durably; the one before is kept as `<name>.old`. Blocks.
@@ -574,6 +567,17 @@ impl Drop for Store {
     fn drop(&mut self) {
         self.stop_threads();
     }
+}
+
+/// Reads a small file of the layer above; `None` if there is none.
+pub(super) fn read_named(fs: &dyn Fs, path: &Path) -> Result<Option<Vec<u8>>, LogError> {
+    small_file::read(fs, path, FileKind::Named, NAMED_FILE_VERSION).map_err(|error| match error {
+        ReadFileError::Io { path, source } => LogError::Io { path, source: Arc::new(source) },
+        ReadFileError::Frame { path, source } => LogError::Io {
+            path,
+            source: Arc::new(io::Error::new(io::ErrorKind::InvalidData, source.to_string())),
+        },
+    })
 }
 
 fn log_io_error(path: PathBuf, error: io::Error) -> LogError {
