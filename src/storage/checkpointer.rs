@@ -9,12 +9,10 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::checkpoint::{Boundary, Checkpoint, LogCheckpoint, LogKey};
-use super::epochs;
 use super::fs::{Fs, FsFile};
 use super::index::Unflushed;
 use super::log_view::LogView;
 use super::segment::Segment;
-use super::small_file;
 use super::syncer::Syncer;
 use crate::types::{LeaderEpoch, Offset};
 
@@ -128,13 +126,7 @@ impl Checkpointer {
         if last.is_some_and(|last| last.recovery_point == recovery_point) {
             return Ok((entry, None));
         }
-        let changed = view.epochs.lock().take_changed();
-        if let Some(bytes) = changed
-            && let Err(error) = small_file::replace(&*view.fs, &view.dir, epochs::FILE, &bytes)
-        {
-            view.epochs.lock().set_changed();
-            return Err(error);
-        }
+        view.flush_epochs()?;
         let segments = view.segments();
         let segment = segments.iter().find(|segment| segment.base() == recovery_point.mark.segment);
         if let Some(segment) = segment.filter(|segment| segment.seal().is_none()) {

@@ -1,5 +1,6 @@
 //! What everybody but its writer sees of a log: how far it goes, its segments, and reading from them.
 
+use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -7,9 +8,10 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::{Mutex, RwLock};
 
 use super::checkpoint::{Boundary, LogKey};
-use super::epochs::LeaderEpochs;
+use super::epochs::{self, LeaderEpochs};
 use super::fs::Fs;
 use super::segment::{Segment, SegmentError};
+use super::small_file;
 use super::stats::Counters;
 use super::tail_cache::Tail;
 use super::types::{DurableListener, LogState, LogStatus, ReadBatches, ReadError, TimestampedOffset};
@@ -127,6 +129,20 @@ impl LogView {
     /// The new start is recorded.
     pub(super) fn set_log_start(&self, start: Offset) {
         self.log_start.fetch_max(start.get(), Ordering::AcqRel);
+    }
+
+    /// Brings the list of leader epochs to the disk, if the file says something else: before anything tells a recovery
+    /// to begin later, or it would not see where they begin. By the upkeep thread, or when that has ended.
+    ///
+    /// # Errors
+    /// Whatever the file system says; it is written again the next time.
+    pub(super) fn flush_epochs(&self) -> io::Result<()> {
+        let Some(bytes) = self.epochs.lock().take_changed() else { return Ok(()) };
+        let replaced = small_file::replace(&*self.fs, &self.dir, epochs::FILE, &bytes);
+        if replaced.is_err() {
+            self.epochs.lock().set_changed();
+        }
+        replaced
     }
 
     pub(super) fn synced(&self) -> Boundary {

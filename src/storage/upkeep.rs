@@ -190,6 +190,8 @@ fn seal(fs: &dyn Fs, rolled: &Rolled) -> io::Result<()> {
         time_entries: index.times as u32,
         block_crcs,
     };
+    // The manifest is where the next recovery begins, whatever the checkpoint says.
+    view.flush_epochs()?;
     let segments = view.segments();
     let mut sealed: Vec<&Seal> = segments.iter().filter_map(|segment| segment.seal()).collect();
     sealed.push(&seal);

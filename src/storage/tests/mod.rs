@@ -7,6 +7,7 @@ mod interleavings;
 mod recovery;
 mod sim_fs;
 mod simulation;
+mod verify;
 
 use std::io;
 use std::path::Path;

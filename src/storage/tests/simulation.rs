@@ -9,7 +9,9 @@ use std::time::Instant;
 
 use super::super::crew::Crew;
 use super::super::upkeep::Upkeep;
+use super::super::verify::Severity;
 use super::sim_fs::{Disk, Faults, Lies, SimFs};
+use super::verify::verified;
 use super::*;
 use crate::config::SyncMethod;
 
@@ -300,6 +302,8 @@ impl Simulation {
     /// The store again, and everything that was promised.
     fn start(&mut self) {
         let fs = self.disk.boot();
+        let report = verified(Arc::new(fs.clone()), Path::new("data"), &self.specs);
+        assert_eq!(report.count(Severity::Error), 0, "only notes: {:#?}", report.findings);
         let (store, crew) = self.assemble(fs);
         let logs = store.open_logs(&self.specs);
         let logs: Vec<LogHandle> =

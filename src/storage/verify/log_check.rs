@@ -135,6 +135,7 @@ impl LogCheck<'_> {
         report: &mut Report,
     ) -> BTreeSet<Offset> {
         let first = manifest.map_or(Offset::ZERO, |manifest| manifest.first);
+        let is_sealed = |base| manifest.is_some_and(|manifest| manifest.seals.iter().any(|seal| seal.base == base));
         let segment = |entry: &DirEntry| parse_file_name(&entry.name).map(|(base, kind)| (base, kind.to_owned()));
         let bases: BTreeSet<Offset> = entries
             .iter()
@@ -151,7 +152,7 @@ impl LogCheck<'_> {
                 _ if [identity::FILE, seals::FILE, epochs::FILE].contains(&entry.name.as_str()) => continue,
                 Some((_, kind)) if kind == "torn" => leftover("what a recovery cut off the end of a segment"),
                 Some((base, _)) if base < first => leftover("a file of a segment that was deleted"),
-                Some((base, kind)) if kind == "log" || bases.contains(&base) => continue,
+                Some((base, kind)) if kind == "log" || bases.contains(&base) || is_sealed(base) => continue,
                 Some(_) => leftover("an index without its segment"),
                 None if entry.name.ends_with(".tmp") => leftover("a file that was being replaced"),
                 None => Finding::new(FindingKind::UnknownFile, &path, "nothing", "a file that is none of Sagwan's"),

@@ -125,15 +125,16 @@ impl Inspection {
         let mut report = Report::default();
         let directory = Directory::read(&*self.fs, &self.dir, &mut report);
         let logs = directory.logs(known, &mut report);
-        progress.begin(logs.iter().map(|log| directory.log_bytes(log)).sum());
+        let sizes: Vec<u64> = logs.iter().map(|log| directory.log_bytes(log)).collect();
+        progress.begin(sizes.iter().sum());
         let next = AtomicUsize::new(0);
         let reports: Mutex<Vec<(usize, Report)>> = Mutex::default();
         std::thread::scope(|scope| {
             for _ in 0..options.threads.clamp(1, logs.len().max(1)) {
                 scope.spawn(|| {
-                    while let (i, Some(log)) = {
+                    while let (i, Some((log, size))) = {
                         let i = next.fetch_add(1, Ordering::Relaxed);
-                        (i, logs.get(i))
+                        (i, logs.get(i).zip(sizes.get(i)))
                     } {
                         let check = LogCheck {
                             fs: &*self.fs,
@@ -144,6 +145,8 @@ impl Inspection {
                             progress,
                         };
                         let checked = check.run();
+                        // Segments that do not count are not read.
+                        progress.advance(size.saturating_sub(checked.totals.log_bytes));
                         reports.lock().push((i, checked));
                     }
                 });
