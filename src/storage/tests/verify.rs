@@ -311,7 +311,7 @@ fn a_recovery_point_between_batches_is_an_error() {
     let report = with(&|log| log.recovery_point.mark.segment = Offset::clamped(12_345));
     assert_only(&report, FindingKind::BadCheckpoint, "orders-0", None);
     let report = with(&|log| log.log_start = Offset::clamped(5000));
-    assert_only(&report, FindingKind::BadCheckpoint, "orders-0", None);
+    assert_only(&report, FindingKind::StaleEntry, "orders-0", None);
     let report = with(&|log| log.recovery_point.mark.offset = Offset::clamped(1010));
     assert_only(&report, FindingKind::ShortLog, &name, Some((1000, Some(1009))));
 }

@@ -30,7 +30,7 @@ pub enum FindingKind {
     TornTail,
     /// An index that is missing, incomplete or untrue.
     StaleIndex,
-    /// An entry of the checkpoint or a durable slot that speaks of no log, or is torn.
+    /// An entry of the checkpoint or a durable slot that speaks of no log, goes beyond its end, or is torn.
     StaleEntry,
     /// A directory of no topic.
     UnknownDirectory,
@@ -52,7 +52,7 @@ pub enum FindingKind {
     MissingSegment,
     /// A log that ends before what is known to have been durable.
     ShortLog,
-    /// A recovery point that is no boundary between batches, or a start beyond the end of the log.
+    /// A recovery point that is no boundary between batches.
     BadCheckpoint,
     /// Batches of another leader epoch than the log's list of epochs has for them.
     BadEpoch,
@@ -116,7 +116,7 @@ impl FindingKind {
                  then cuts it off."
             }
             Self::StaleIndex => "An index only says where to look; it is made anew from its log. Nothing is lost.",
-            Self::StaleEntry => "It is not used, and overwritten in time.",
+            Self::StaleEntry => "It does not count any more, and is put right in time.",
             Self::UnknownDirectory => {
                 "No topic has it: a topic that was not quite created or deleted, or a stranger. The next start moves it to \
                  .set-aside/ and removes nothing."
