@@ -51,7 +51,9 @@ pub(super) fn run(args: &DumpArgs) -> Result<(), Failure> {
     } else {
         let unknown = || {
             let path = path.display();
-            Failure::CannotRun(format!("{path} has no name of a file that can be shown; see `sagwan dump --help`"))
+            Failure::CannotRun(format!(
+                "{path} has no name of a file that can be shown; see `sagwan dump --help`"
+            ))
         };
         Opened::Stored(dump::open(path)?.ok_or_else(unknown)?)
     };
@@ -95,7 +97,8 @@ fn print_index(args: &DumpArgs, mut index: IndexDump, out: &mut impl Write) -> R
     let output = args.output.output;
     if output == Output::Table {
         let header = if index.is_by_time() { ["TIMESTAMP", "OFFSET"] } else { ["OFFSET", "POSITION"] };
-        writeln!(out, "{:>20} {:>20} {:>16}", header[0], header[1], "RELATIVE OFFSET").map_err(Failure::stdout)?;
+        writeln!(out, "{:>20} {:>20} {:>16}", header[0], header[1], "RELATIVE OFFSET")
+            .map_err(Failure::stdout)?;
     }
     let read = |error| Failure::io(format!("cannot read {}", args.file.display()), error);
     while let Some(row) = index.next_row().map_err(read)? {
@@ -372,7 +375,14 @@ fn content_text(content: &Content) -> String {
     match content {
         Content::Checkpoint { clean, leader_epoch, logs } => {
             let header = [
-                "TOPIC ID", "PARTITION", "LOG START", "RECOVERY POINT", "SEGMENT", "POSITION", "INDEX", "TIME INDEX",
+                "TOPIC ID",
+                "PARTITION",
+                "LOG START",
+                "RECOVERY POINT",
+                "SEGMENT",
+                "POSITION",
+                "INDEX",
+                "TIME INDEX",
                 "LARGEST TIMESTAMP",
             ];
             let logs = logs.iter().map(|log| {
@@ -407,8 +417,15 @@ fn content_text(content: &Content) -> String {
             table(["SLOT", "TOPIC ID", "PARTITION", "DURABLE OFFSET"], slots)
         }
         Content::Seals { first, segments } => {
-            let header =
-                ["BASE OFFSET", "NEXT OFFSET", "BYTES", "LARGEST TIMESTAMP", "INDEX", "TIME INDEX", "BLOCK CRCS"];
+            let header = [
+                "BASE OFFSET",
+                "NEXT OFFSET",
+                "BYTES",
+                "LARGEST TIMESTAMP",
+                "INDEX",
+                "TIME INDEX",
+                "BLOCK CRCS",
+            ];
             let segments = segments.iter().map(|segment| {
                 let crcs: Vec<_> = segment.block_crcs.iter().map(|crc| format!("{crc:08x}")).collect();
                 [
@@ -424,7 +441,8 @@ fn content_text(content: &Content) -> String {
             format!("the first segment that counts begins with offset {first}\n\n{}", table(header, segments))
         }
         Content::LeaderEpochs { epochs } => {
-            let epochs = epochs.iter().map(|one| [one.leader_epoch.to_string(), one.start_offset.to_string()]);
+            let epochs =
+                epochs.iter().map(|one| [one.leader_epoch.to_string(), one.start_offset.to_string()]);
             table(["LEADER EPOCH", "START OFFSET"], epochs)
         }
         Content::TopicId { topic_id, partition } => format!("topic id {topic_id}, partition {partition}"),

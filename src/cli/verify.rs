@@ -102,7 +102,8 @@ pub(super) fn run(args: VerifyArgs) -> Result<(), Failure> {
             Ok(())
         })?;
         let Some(repair) = repair else { return Ok(()) };
-        let run = RepairRun { before: checked, repair: repair.into(), after: self::checked(&args.dir, &config)? };
+        let run =
+            RepairRun { before: checked, repair: repair.into(), after: self::checked(&args.dir, &config)? };
         output::print(args.output.output, &run, repair_text)?;
         run.after
     } else {
@@ -233,7 +234,11 @@ fn finding_text(finding: &Finding) -> String {
     let bytes = bytes.map_or_else(String::new, |bytes| format!(", bytes {} to {}", bytes.start, bytes.end));
     format!(
         "{severity}: {}: {}{offsets}{bytes}\n  expected: {}\n  found: {}\n  {}\n",
-        finding.kind, finding.path, finding.expected, finding.found, finding.kind.meaning(),
+        finding.kind,
+        finding.path,
+        finding.expected,
+        finding.found,
+        finding.kind.meaning(),
     )
 }
 
@@ -247,7 +252,11 @@ fn repair_text(run: &RepairRun) -> String {
     );
     for fenced in &repair.fenced {
         // Writing to a string does not fail.
-        let _ = write!(done, "\npartition {} of {} did not open: {}", fenced.partition, fenced.topic, fenced.reason);
+        let _ = write!(
+            done,
+            "\npartition {} of {} did not open: {}",
+            fenced.partition, fenced.topic, fenced.reason
+        );
     }
     format!("before:\n{}\n\nrepair:\n{done}\n\nafter:\n{}", text(&run.before), text(&run.after))
 }

@@ -148,8 +148,11 @@ impl Meta {
         };
         let text = toml::to_string(&meta)
             .map_err(|error| OpenError::Damaged { path: path.clone(), detail: error.to_string() })?;
-        small_file::replace(fs, dir, META_FILE, text.as_bytes())
-            .map_err(|source| OpenError::Io { dir: dir.to_owned(), path, source })?;
+        small_file::replace(fs, dir, META_FILE, text.as_bytes()).map_err(|source| OpenError::Io {
+            dir: dir.to_owned(),
+            path,
+            source,
+        })?;
         Ok(meta)
     }
 }

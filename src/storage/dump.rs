@@ -285,8 +285,8 @@ impl From<seals::Manifest> for Content {
 impl From<LeaderEpochs> for Content {
     fn from(epochs: LeaderEpochs) -> Self {
         let starts = epochs.entries().iter();
-        let starts = starts
-            .map(|(epoch, start)| EpochStart { leader_epoch: epoch.0, start_offset: start.get() });
+        let starts =
+            starts.map(|(epoch, start)| EpochStart { leader_epoch: epoch.0, start_offset: start.get() });
         Self::LeaderEpochs { epochs: starts.collect() }
     }
 }
@@ -397,20 +397,12 @@ impl IndexDump {
     pub fn next_row(&mut self) -> io::Result<Option<IndexRow>> {
         let offset = |relative_offset| self.base.plus(relative_offset).get();
         Ok(match &mut self.entries {
-            Entries::Offsets(entries) => {
-                entries.next()?.map(|OffsetEntry { relative_offset, position }| IndexRow::Offset {
-                    offset: offset(relative_offset),
-                    relative_offset,
-                    position,
-                })
-            }
-            Entries::Times(entries) => {
-                entries.next()?.map(|TimeEntry { timestamp_ms, relative_offset }| IndexRow::Time {
-                    timestamp_ms,
-                    offset: offset(relative_offset),
-                    relative_offset,
-                })
-            }
+            Entries::Offsets(entries) => entries.next()?.map(|OffsetEntry { relative_offset, position }| {
+                IndexRow::Offset { offset: offset(relative_offset), relative_offset, position }
+            }),
+            Entries::Times(entries) => entries.next()?.map(|TimeEntry { timestamp_ms, relative_offset }| {
+                IndexRow::Time { timestamp_ms, offset: offset(relative_offset), relative_offset }
+            }),
         })
     }
 

@@ -31,7 +31,6 @@ pub(super) enum Slot {
     Torn,
 }
 
-
 /// The file, and what is in it.
 #[derive(Debug)]
 pub(super) struct DurableSlots {

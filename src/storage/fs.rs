@@ -386,7 +386,9 @@ mod tests {
             LockOutcome::Held { holder } => assert_eq!(holder, "1234"),
             LockOutcome::Locked(_) => panic!("locked twice"),
         }
-        assert!(matches!(RealFs.lock_as_is(&path).unwrap(), LockOutcome::Held { holder } if holder == "1234"));
+        assert!(
+            matches!(RealFs.lock_as_is(&path).unwrap(), LockOutcome::Held { holder } if holder == "1234")
+        );
         drop(first);
         assert!(matches!(RealFs.lock(&path, "5678").unwrap(), LockOutcome::Locked(_)));
     }
@@ -399,7 +401,9 @@ mod tests {
         std::fs::write(&path, "1234").unwrap();
         let guard = RealFs.lock_as_is(&path).unwrap();
         assert!(matches!(guard, LockOutcome::Locked(_)));
-        assert!(matches!(RealFs.lock(&path, "5678").unwrap(), LockOutcome::Held { holder } if holder == "1234"));
+        assert!(
+            matches!(RealFs.lock(&path, "5678").unwrap(), LockOutcome::Held { holder } if holder == "1234")
+        );
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "1234");
     }
 }

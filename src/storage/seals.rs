@@ -102,10 +102,7 @@ pub(super) fn read_file(fs: &dyn Fs, path: &Path) -> Result<Option<Manifest>, Re
     let Some(body) = small_file::read(fs, path, FileKind::Seals, VERSION)? else { return Ok(None) };
     match decode(&body) {
         Some(manifest) => Ok(Some(manifest)),
-        None => Err(ReadFileError::Frame {
-            path: path.to_owned(),
-            source: small_file::FrameError::Damaged,
-        }),
+        None => Err(ReadFileError::Frame { path: path.to_owned(), source: small_file::FrameError::Damaged }),
     }
 }
 

@@ -129,7 +129,11 @@ impl Walk {
             // of the file follows.
             let at_end = position + size as u64 == self.buffer.file_len;
             let is_followed = at_end || after.is_some_and(|after| after.base_offset == next);
-            return Ok(if is_followed { Ok((Some(BatchFault::Checksum), next)) } else { Err(wrong.to_string()) });
+            return Ok(if is_followed {
+                Ok((Some(BatchFault::Checksum), next))
+            } else {
+                Err(wrong.to_string())
+            });
         }
         // Nor does it cover the offset. If those after it go on as if it were the due one, it is this one that is wrong.
         let own = due.plus(count.unsigned_abs());

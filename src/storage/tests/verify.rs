@@ -129,9 +129,10 @@ fn nothing_is_found_in_a_healthy_directory_and_nothing_changes() {
     let report = verify(&fixture);
     assert_eq!(report.findings, []);
     assert!(report.ended_cleanly);
-    let log_bytes = fixture.files("log").into_iter().map(|name| {
-        std::fs::metadata(fixture.log_dir().join(name)).unwrap().len()
-    });
+    let log_bytes = fixture
+        .files("log")
+        .into_iter()
+        .map(|name| std::fs::metadata(fixture.log_dir().join(name)).unwrap().len());
     let totals = report.totals;
     assert_eq!((totals.topics, totals.partitions, totals.batches, totals.records), (1, 1, 100, 1000));
     assert_eq!(totals.segments, fixture.files("log").len() as u64);
@@ -176,7 +177,11 @@ fn a_damaged_batch_is_told_by_its_offsets_wherever_it_is_hit() {
             let report = verify(&fixture);
             let kind = if at == 15 { FindingKind::BadEpoch } else { FindingKind::BadBatch };
             assert_only(&report, kind, name, Some((base, Some(base + 9))));
-            assert_eq!(report.findings[0].bytes, Some(position as u64..(position + size) as u64), "byte {at}");
+            assert_eq!(
+                report.findings[0].bytes,
+                Some(position as u64..(position + size) as u64),
+                "byte {at}"
+            );
             assert_eq!(report.totals.records, if at == 15 { 1000 } else { 990 }, "byte {at}");
             change(&path, |bytes| bytes[position + at] ^= 4);
         }
@@ -279,11 +284,11 @@ fn indexes_that_are_not_true_are_notes() {
         for (i, damage) in damages.into_iter().enumerate() {
             change(&path, damage);
             let report = verify(&fixture);
-            assert_eq!(report.findings.iter().map(told).collect::<Vec<_>>(), [(
-                FindingKind::StaleIndex,
-                name.clone(),
-                None
-            )], "damage {i}");
+            assert_eq!(
+                report.findings.iter().map(told).collect::<Vec<_>>(),
+                [(FindingKind::StaleIndex, name.clone(), None)],
+                "damage {i}"
+            );
             assert_eq!(report.count(Severity::Error), 0);
             std::fs::write(&path, &good).unwrap();
         }

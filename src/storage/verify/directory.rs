@@ -54,8 +54,7 @@ impl<'a> Directory<'a> {
             Ok(None) => report.push(missing(META_FILE)),
             Err(error) => {
                 let expected = "format_version, cluster_id and broker_id";
-                let finding =
-                    Finding::new(FindingKind::DamagedFile, META_FILE, expected, error.to_string());
+                let finding = Finding::new(FindingKind::DamagedFile, META_FILE, expected, error.to_string());
                 report.push(finding);
             }
         }
@@ -83,7 +82,8 @@ impl<'a> Directory<'a> {
                         Slot::Torn => {
                             let expected = "a slot whose checksum is right, or an empty one";
                             let found = format!("slot {number} is torn");
-                            let finding = Finding::new(FindingKind::StaleEntry, durable::FILE, expected, found);
+                            let finding =
+                                Finding::new(FindingKind::StaleEntry, durable::FILE, expected, found);
                             let start = number * durable::SLOT_BYTES as u64;
                             report.push(finding.bytes(start..start + durable::SLOT_BYTES as u64));
                         }
@@ -93,7 +93,12 @@ impl<'a> Directory<'a> {
             Ok(None) => has_durable = false,
             Err(error) => {
                 let expected = "a file that can be read";
-                report.push(Finding::new(FindingKind::Unreadable, durable::FILE, expected, error.to_string()));
+                report.push(Finding::new(
+                    FindingKind::Unreadable,
+                    durable::FILE,
+                    expected,
+                    error.to_string(),
+                ));
             }
         }
         Self { fs, dir, checkpoint, durable: slots, has_checkpoint, has_durable }
@@ -153,7 +158,9 @@ impl<'a> Directory<'a> {
             }
         }
         if !logs.is_empty() {
-            for (is_there, name) in [(self.has_checkpoint, checkpoint::FILE), (self.has_durable, durable::FILE)] {
+            for (is_there, name) in
+                [(self.has_checkpoint, checkpoint::FILE), (self.has_durable, durable::FILE)]
+            {
                 if !is_there {
                     report.push(missing(name));
                 }
@@ -194,7 +201,12 @@ impl<'a> Directory<'a> {
             return None;
         }
         if name.ends_with(".tmp") {
-            return Some(Finding::new(FindingKind::Leftover, name, "nothing", "a file that was being replaced"));
+            return Some(Finding::new(
+                FindingKind::Leftover,
+                name,
+                "nothing",
+                "a file that was being replaced",
+            ));
         }
         Some(Finding::new(FindingKind::UnknownFile, name, "nothing", "a file that is none of Sagwan's"))
     }
@@ -207,18 +219,28 @@ impl<'a> Directory<'a> {
         let entries = self.checkpoint.logs.keys().copied().collect();
         for (name, entries) in [(checkpoint::FILE, entries), (durable::FILE, slots)] {
             for (topic_id, partition) in entries.difference(&keys) {
-                let found = format!("an entry of partition {partition} of topic id {topic_id}, which there is not");
-                report.push(Finding::new(FindingKind::StaleEntry, name, "entries of partitions that exist", found));
+                let found =
+                    format!("an entry of partition {partition} of topic id {topic_id}, which there is not");
+                report.push(Finding::new(
+                    FindingKind::StaleEntry,
+                    name,
+                    "entries of partitions that exist",
+                    found,
+                ));
             }
         }
     }
 }
 
 fn unknown_directory(name: &str, known: &Known) -> Finding {
-    let is_leaving =
-        known.deleting.iter().any(|log| log_dir_name(&log.topic, log.partition) == name);
+    let is_leaving = known.deleting.iter().any(|log| log_dir_name(&log.topic, log.partition) == name);
     if is_leaving {
-        return Finding::new(FindingKind::Leftover, name, "nothing", "a partition of a topic that is being deleted");
+        return Finding::new(
+            FindingKind::Leftover,
+            name,
+            "nothing",
+            "a partition of a topic that is being deleted",
+        );
     }
     Finding::new(FindingKind::UnknownDirectory, name, "nothing", "a directory that no topic knows")
 }

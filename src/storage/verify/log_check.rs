@@ -66,7 +66,8 @@ impl LogCheck<'_> {
         let entries = match self.fs.list(&self.dir()) {
             Ok(entries) => entries,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                let expected = format!("the directory of partition {} of topic {}", self.log.partition, self.log.topic);
+                let expected =
+                    format!("the directory of partition {} of topic {}", self.log.partition, self.log.topic);
                 report.push(Finding::new(
                     FindingKind::MissingDirectory,
                     self.name(),
@@ -77,8 +78,7 @@ impl LogCheck<'_> {
             }
             Err(error) => {
                 let expected = "a directory that can be read";
-                let finding =
-                    Finding::new(FindingKind::Unreadable, self.name(), expected, error.to_string());
+                let finding = Finding::new(FindingKind::Unreadable, self.name(), expected, error.to_string());
                 report.push(finding);
                 return report;
             }
@@ -94,12 +94,7 @@ impl LogCheck<'_> {
     }
 
     /// What a small file that must be there holds, if it can be had.
-    fn small<T>(
-        &self,
-        name: &str,
-        read: Result<Option<T>, ReadFileError>,
-        report: &mut Report,
-    ) -> Option<T> {
+    fn small<T>(&self, name: &str, read: Result<Option<T>, ReadFileError>, report: &mut Report) -> Option<T> {
         let path = self.name().join(name);
         read.unwrap_or_else(|error| {
             report.push(unusable(&path, &error));
@@ -122,7 +117,12 @@ impl LogCheck<'_> {
         if !is_ours {
             let expected = format!("topic id {}, partition {}", self.log.topic_id, self.log.partition);
             let found = format!("topic id {id}, partition {partition}");
-            report.push(Finding::new(FindingKind::WrongTopic, self.name().join(identity::FILE), expected, found));
+            report.push(Finding::new(
+                FindingKind::WrongTopic,
+                self.name().join(identity::FILE),
+                expected,
+                found,
+            ));
         }
         is_ours
     }
@@ -135,8 +135,10 @@ impl LogCheck<'_> {
         report: &mut Report,
     ) -> BTreeSet<Offset> {
         let first = manifest.map_or(Offset::ZERO, |manifest| manifest.first);
-        let is_sealed = |base| manifest.is_some_and(|manifest| manifest.seals.iter().any(|seal| seal.base == base));
-        let segment = |entry: &DirEntry| parse_file_name(&entry.name).map(|(base, kind)| (base, kind.to_owned()));
+        let is_sealed =
+            |base| manifest.is_some_and(|manifest| manifest.seals.iter().any(|seal| seal.base == base));
+        let segment =
+            |entry: &DirEntry| parse_file_name(&entry.name).map(|(base, kind)| (base, kind.to_owned()));
         let bases: BTreeSet<Offset> = entries
             .iter()
             .filter_map(segment)
@@ -155,7 +157,12 @@ impl LogCheck<'_> {
                 Some((base, kind)) if kind == "log" || bases.contains(&base) || is_sealed(base) => continue,
                 Some(_) => leftover("an index without its segment"),
                 None if entry.name.ends_with(".tmp") => leftover("a file that was being replaced"),
-                None => Finding::new(FindingKind::UnknownFile, &path, "nothing", "a file that is none of Sagwan's"),
+                None => Finding::new(
+                    FindingKind::UnknownFile,
+                    &path,
+                    "nothing",
+                    "a file that is none of Sagwan's",
+                ),
             };
             report.push(finding);
         }
@@ -260,7 +267,8 @@ impl LogCheck<'_> {
             report.push(Finding::new(kind, self.name(), expected, found));
         };
         if !is_deleted && !bases.contains(&mark.segment) {
-            let expected = format!("a segment that begins with offset {}, where recovery begins", mark.segment);
+            let expected =
+                format!("a segment that begins with offset {}, where recovery begins", mark.segment);
             push(FindingKind::BadCheckpoint, expected, "there is none".to_owned());
         }
         let start = checkpoint.log_start;

@@ -115,20 +115,26 @@ impl FindingKind {
                 "A crash cut a write short that nobody was told was done. The next start keeps a copy in a .torn file, \
                  then cuts it off."
             }
-            Self::StaleIndex => "An index only says where to look; it is made anew from its log. Nothing is lost.",
+            Self::StaleIndex => {
+                "An index only says where to look; it is made anew from its log. Nothing is lost."
+            }
             Self::StaleEntry => "It does not count any more, and is put right in time.",
             Self::UnknownDirectory => {
                 "No topic has it: a topic that was not quite created or deleted, or a stranger. The next start moves it to \
                  .set-aside/ and removes nothing."
             }
             Self::UnknownFile => "It is left alone.",
-            Self::Leftover => "It is not used. What is on its way out, the next start removes; the rest is yours to.",
+            Self::Leftover => {
+                "It is not used. What is on its way out, the next start removes; the rest is yours to."
+            }
             Self::BadBatch => {
                 "The records at these offsets cannot be read as they were written. All others can be saved."
             }
             Self::BadRecords => "It is stored as it came, but readers cannot decode these records.",
             Self::OffsetGap => "The records at these offsets are missing.",
-            Self::BadBlock => "Something in it changed that no batch's checksum covers. Reads of it are refused.",
+            Self::BadBlock => {
+                "Something in it changed that no batch's checksum covers. Reads of it are refused."
+            }
             Self::BadSeal => "The partition will not open before the segment is as it was sealed.",
             Self::MissingSegment => "Its records are missing, and the partition will not open without it.",
             Self::ShortLog => "Records that were acknowledged are missing, and the partition will not open.",

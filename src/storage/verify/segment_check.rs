@@ -161,8 +161,7 @@ impl Pass<'_> {
                 Some(Piece::Rubbish { bytes, resumes, detail }) => {
                     // Where nothing comes after, what was durable or sealed says how much is lost.
                     let known = &self.check.known;
-                    let lost_to =
-                        resumes.unwrap_or(known.seal.map_or(known.known_durable, |seal| seal.next));
+                    let lost_to = resumes.unwrap_or(known.seal.map_or(known.known_durable, |seal| seal.next));
                     self.bad(bytes.clone(), lost_to, FindingKind::BadBatch, detail, file_len)?;
                     if self.is_torn {
                         break;
@@ -269,7 +268,8 @@ impl Pass<'_> {
         if let Some(mark) = known.recovery_point
             && !(self.met_recovery_point || self.has_damage || is_short)
         {
-            let expected = format!("offset {} to begin at byte {}, says the checkpoint", mark.offset, mark.position);
+            let expected =
+                format!("offset {} to begin at byte {}, says the checkpoint", mark.offset, mark.position);
             let found = format!("no batch begins there so; the segment has {file_len} bytes");
             self.push(self.check.finding(FindingKind::BadCheckpoint, expected, found));
         }
@@ -327,8 +327,10 @@ impl Pass<'_> {
             return false;
         }
         if self.next != seal.next {
-            let finding =
-                bad(format!("the next offset to be {}", seal.next), format!("the next offset is {}", self.next));
+            let finding = bad(
+                format!("the next offset to be {}", seal.next),
+                format!("the next offset is {}", self.next),
+            );
             self.report.push(finding);
         }
         let newest = self.index.max_timestamp_ms().filter(|timestamp| *timestamp >= 0);
