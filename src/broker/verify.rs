@@ -179,7 +179,7 @@ fn check_catalogue(inspection: &Inspection, config: &BrokerConfig, report: &mut 
     let has_old = !matches!(old, Ok(None));
     let current = read_catalogue(inspection, CATALOGUE_FILE);
     for finding in [old.err(), current.as_ref().err().cloned()].into_iter().flatten() {
-        report.push(finding);
+        report.push(*finding);
     }
     let Some(catalogue) = current.ok()? else {
         // Before the first topic there is none.
@@ -198,10 +198,10 @@ fn check_catalogue(inspection: &Inspection, config: &BrokerConfig, report: &mut 
     Some(catalogue)
 }
 
-fn read_catalogue(inspection: &Inspection, name: &str) -> Result<Option<Catalogue>, Finding> {
-    let body = inspection.read_file(name).map_err(|error| unreadable(name, &error))?;
+fn read_catalogue(inspection: &Inspection, name: &str) -> Result<Option<Catalogue>, Box<Finding>> {
+    let body = inspection.read_file(name).map_err(|error| Box::new(unreadable(name, &error)))?;
     let catalogue = body.map(|body| catalogue_file::decode(&body)).transpose();
-    catalogue.map_err(|error| damaged(name, error.to_string()))
+    catalogue.map_err(|error| Box::new(damaged(name, error.to_string())))
 }
 
 fn damaged(name: &str, found: String) -> Finding {

@@ -402,17 +402,14 @@ fn content_text(content: &Content) -> String {
             format!("{end}; leader epoch {leader_epoch}\n\n{}", table(header, logs))
         }
         Content::Durable { slots } => {
-            let slots = slots.iter().map(|slot| match &slot.log {
-                Some(log) => [
-                    slot.slot.to_string(),
-                    log.topic_id.clone(),
-                    log.partition.to_string(),
-                    log.durable_offset.to_string(),
-                ],
-                None => {
-                    let state = if slot.torn { "torn" } else { "free" };
-                    [slot.slot.to_string(), state.to_owned(), String::new(), String::new()]
+            let slots = slots.iter().map(|slot| {
+                let number = slot.slot.to_string();
+                if let Some(log) = &slot.log {
+                    let (partition, durable) = (log.partition.to_string(), log.durable_offset.to_string());
+                    return [number, log.topic_id.clone(), partition, durable];
                 }
+                let state = if slot.torn { "torn" } else { "free" };
+                [number, state.to_owned(), String::new(), String::new()]
             });
             table(["SLOT", "TOPIC ID", "PARTITION", "DURABLE OFFSET"], slots)
         }

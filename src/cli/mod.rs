@@ -96,7 +96,7 @@ pub fn main() -> ExitCode {
             serve::run(args).await.map_err(|error| Failure::Failed(error.to_string()))
         }),
         Command::Completions(args) => completions::run(&args),
-        Command::Verify(args) => verify::run(args),
+        Command::Verify(args) => verify::run(&args),
         Command::Dump(args) => dump::run(&args),
         command => connection::block_on(dispatch(command, &cli.server)),
     };

@@ -88,7 +88,7 @@ struct RepairRun {
     after: Checked,
 }
 
-pub(super) fn run(args: VerifyArgs) -> Result<(), Failure> {
+pub(super) fn run(args: &VerifyArgs) -> Result<(), Failure> {
     let config = match &args.config {
         Some(path) => Config::load(path).map_err(|error| Failure::CannotRun(error.to_string()))?,
         None => Config::default(),
@@ -214,11 +214,10 @@ fn text(checked: &Checked) -> String {
         checked.report.counts.iter().map(|(kind, count)| format!("{kind} {}", thousands(*count))).collect();
     let (errors, notes) = (counted(checked.errors, "error"), counted(checked.notes, "note"));
     text.push('\n');
-    text.push_str(&match kinds.is_empty() {
-        true => "nothing found".to_owned(),
-        false => format!("{errors}, {notes}: {}", kinds.join(", ")),
-    });
-    text
+    if kinds.is_empty() {
+        return text + "nothing found";
+    }
+    text + &format!("{errors}, {notes}: {}", kinds.join(", "))
 }
 
 fn finding_text(finding: &Finding) -> String {

@@ -15,6 +15,11 @@
 //! [`LogHandle::read_tail`] answers from memory. What is older, [`LogHandle::read`] finds by the index of its
 //! [`segment`] and lends out of the map ([`mmap`]) without a copy.
 //!
+//! # Looking inside
+//!
+//! [`verify`] checks a whole directory that no store has open, and changes nothing; [`dump`] shows what a file holds.
+//! Both read the formats through their owners, and go past damage in a log ([`walk`]).
+//!
 //! # Files
 //!
 //! ```text

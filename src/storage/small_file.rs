@@ -124,8 +124,16 @@ pub(super) fn replace_keeping_old(fs: &dyn Fs, dir: &Path, name: &str, bytes: &[
     replace(fs, dir, name, bytes)
 }
 
+/// What the name of a file that is being written ends with.
+const TEMPORARY: &str = ".tmp";
+
+/// Whether a file of this name was being written, to replace another.
+pub(super) fn is_temporary(name: &str) -> bool {
+    name.ends_with(TEMPORARY)
+}
+
 fn temporary(dir: &Path, name: &str) -> PathBuf {
-    dir.join(format!("{name}.tmp"))
+    dir.join(format!("{name}{TEMPORARY}"))
 }
 
 fn write_temporary(fs: &dyn Fs, dir: &Path, name: &str, bytes: &[u8]) -> io::Result<Arc<dyn FsFile>> {

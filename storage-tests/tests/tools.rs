@@ -35,9 +35,8 @@ impl Filled {
         filled.cli(create, None);
         // Many batches: one command makes few.
         for part in (0..RECORDS).collect::<Vec<_>>().chunks(100) {
-            let lines: String =
-                part.iter().map(|i| format!("key {i}:{i} {}\n", "x".repeat(i % 100))).collect();
-            filled.cli("produce orders --key-separator :", Some(lines.as_bytes()));
+            let lines: Vec<_> = part.iter().map(|i| format!("key {i}:{i} {}", "x".repeat(i % 100))).collect();
+            filled.cli("produce orders --key-separator :", Some(lines.join("\n").as_bytes()));
         }
         filled.cli("produce orders --key-separator : --compression gzip", Some(b"packed:caf\xff\n"));
         filled
@@ -100,7 +99,7 @@ impl Filled {
         let dir = fs::read_dir(self.data().join("orders-0")).expect("a directory");
         let mut names: Vec<String> = dir
             .map(|entry| entry.expect("an entry").file_name().into_string().expect("text"))
-            .filter(|name| name.ends_with(".log"))
+            .filter(|name| Path::new(name).extension().is_some_and(|extension| extension == "log"))
             .map(|name| format!("orders-0/{name}"))
             .collect();
         names.sort();

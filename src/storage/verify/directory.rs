@@ -12,6 +12,7 @@ use super::super::fs::Fs;
 use super::super::identity;
 use super::super::recovery::Prior;
 use super::super::segment::parse_log_name;
+use super::super::small_file::is_temporary;
 use super::log_check::{missing, unusable};
 use super::report::{Finding, FindingKind, Report};
 use super::{Known, LogId};
@@ -153,7 +154,7 @@ impl<'a> Directory<'a> {
                         None => report.push(unknown_directory(name, known)),
                     }
                 }
-            } else if let Some(finding) = self.beside(name, known) {
+            } else if let Some(finding) = beside(name, known) {
                 report.push(finding);
             }
         }
@@ -193,24 +194,6 @@ impl<'a> Directory<'a> {
         }
     }
 
-    /// A file beside the logs.
-    fn beside(&self, name: &str, known: &Known) -> Option<Finding> {
-        let old = checkpoint::old_file();
-        let ours = [LOCK_FILE, META_FILE, checkpoint::FILE, &old, durable::FILE];
-        if ours.contains(&name) || known.files.iter().any(|file| file == name) {
-            return None;
-        }
-        if name.ends_with(".tmp") {
-            return Some(Finding::new(
-                FindingKind::Leftover,
-                name,
-                "nothing",
-                "a file that was being replaced",
-            ));
-        }
-        Some(Finding::new(FindingKind::UnknownFile, name, "nothing", "a file that is none of Sagwan's"))
-    }
-
     /// Entries of the checkpoint and durable slots that speak of no log.
     fn check_entries(&self, logs: &[LogId], known: &Known, report: &mut Report) {
         let keys: BTreeSet<LogKey> =
@@ -243,4 +226,17 @@ fn unknown_directory(name: &str, known: &Known) -> Finding {
         );
     }
     Finding::new(FindingKind::UnknownDirectory, name, "nothing", "a directory that no topic knows")
+}
+
+/// The finding about a file beside the logs, if it is not one that belongs there.
+fn beside(name: &str, known: &Known) -> Option<Finding> {
+    let old = checkpoint::old_file();
+    let ours = [LOCK_FILE, META_FILE, checkpoint::FILE, &old, durable::FILE];
+    if ours.contains(&name) || known.files.iter().any(|file| file == name) {
+        return None;
+    }
+    if is_temporary(name) {
+        return Some(Finding::new(FindingKind::Leftover, name, "nothing", "a file that was being replaced"));
+    }
+    Some(Finding::new(FindingKind::UnknownFile, name, "nothing", "a file that is none of Sagwan's"))
 }

@@ -10,7 +10,7 @@ use super::super::identity;
 use super::super::recovery::Prior;
 use super::super::seals::{self, Manifest, Seal};
 use super::super::segment::{file_name, parse_file_name};
-use super::super::small_file::ReadFileError;
+use super::super::small_file::{ReadFileError, is_temporary};
 use super::epoch_check::EpochCheck;
 use super::index_check::EntriesDue;
 use super::report::{Finding, FindingKind, OffsetRange, Report};
@@ -156,7 +156,7 @@ impl LogCheck<'_> {
                 Some((base, _)) if base < first => leftover("a file of a segment that was deleted"),
                 Some((base, kind)) if kind == "log" || bases.contains(&base) || is_sealed(base) => continue,
                 Some(_) => leftover("an index without its segment"),
-                None if entry.name.ends_with(".tmp") => leftover("a file that was being replaced"),
+                None if is_temporary(&entry.name) => leftover("a file that was being replaced"),
                 None => Finding::new(
                     FindingKind::UnknownFile,
                     &path,
@@ -214,7 +214,7 @@ impl LogCheck<'_> {
                     base: *base,
                     seal,
                     is_last: all.last() == Some(base),
-                    known_durable,
+                    durable_to: known_durable,
                     recovery_point: point.map(|point| point.mark).filter(|mark| mark.segment == *base),
                     entries,
                 };

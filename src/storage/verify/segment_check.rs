@@ -30,7 +30,7 @@ pub(super) struct Known<'a> {
     /// No segment comes after it.
     pub(super) is_last: bool,
     /// All below was durable.
-    pub(super) known_durable: Offset,
+    pub(super) durable_to: Offset,
     /// A recovery point in it.
     pub(super) recovery_point: Option<Mark>,
     /// How many index entries must be there.
@@ -161,7 +161,7 @@ impl Pass<'_> {
                 Some(Piece::Rubbish { bytes, resumes, detail }) => {
                     // Where nothing comes after, what was durable or sealed says how much is lost.
                     let known = &self.check.known;
-                    let lost_to = resumes.unwrap_or(known.seal.map_or(known.known_durable, |seal| seal.next));
+                    let lost_to = resumes.unwrap_or(known.seal.map_or(known.durable_to, |seal| seal.next));
                     self.bad(bytes.clone(), lost_to, FindingKind::BadBatch, detail, file_len)?;
                     if self.is_torn {
                         break;
@@ -187,8 +187,8 @@ impl Pass<'_> {
             self.push(finding.offsets(offsets).bytes(bytes.clone()));
         }
         let records = batch.records(&mut self.scratch, self.check.options.max_decompressed_bytes);
-        let walked = records.and_then(|records| records.map(|record| record.map(|_| ())).collect());
-        if let Err::<(), _>(error) = walked {
+        let walked = records.and_then(|mut records| records.try_for_each(|record| record.map(|_| ())));
+        if let Err(error) = walked {
             let expected = format!("{} records that can be decoded", batch.record_count());
             let finding = self.check.finding(FindingKind::BadRecords, expected, error.to_string());
             self.push(finding.offsets(offsets).bytes(bytes));
@@ -207,7 +207,7 @@ impl Pass<'_> {
     ) -> io::Result<()> {
         let known = &self.check.known;
         self.has_damage = true;
-        if is_torn_tail(known.is_last, self.next, known.known_durable) {
+        if is_torn_tail(known.is_last, self.next, known.durable_to) {
             self.is_torn = true;
             let expected = format!("the end of the log after offset {}", self.next.get() - 1);
             let expected =
@@ -289,12 +289,12 @@ impl Pass<'_> {
         if let Some(tail) = self.tail.take() {
             self.push(tail);
         }
-        let is_short = known.is_last && self.next < known.known_durable;
+        let is_short = known.is_last && self.next < known.durable_to;
         if is_short && !self.has_damage {
-            let expected = format!("a log that ends with offset {}", known.known_durable.get() - 1);
+            let expected = format!("a log that ends with offset {}", known.durable_to.get() - 1);
             let found = format!("the next offset is {}", self.next);
             let finding = self.check.finding(FindingKind::ShortLog, expected, found);
-            self.push(finding.offsets(OffsetRange::between(self.next, known.known_durable)));
+            self.push(finding.offsets(OffsetRange::between(self.next, known.durable_to)));
         }
         is_short
     }
