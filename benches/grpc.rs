@@ -29,8 +29,9 @@ use sagwan::proto::log_service_server::{LogService, LogServiceServer};
 use sagwan::proto::produce_stream_response::Outcome;
 use sagwan::proto::{
     CreateTopicRequest, DeleteRecordsPartition, DeleteRecordsRequest, FetchRequest, FetchResponse,
-    FetchStreamRequest, FetchStreamResponse, ListOffsetsRequest, ListOffsetsResponse, ProduceRequest,
-    ProduceResponse, ProduceResult, ProduceStreamRequest, ProduceStreamResponse,
+    FetchStreamRequest, FetchStreamResponse, InitProducerRequest, InitProducerResponse, ListOffsetsRequest,
+    ListOffsetsResponse, ProduceRequest, ProduceResponse, ProduceResult, ProduceStreamRequest,
+    ProduceStreamResponse,
 };
 use sagwan::record::{BatchBuilder, BatchOptions};
 use sagwan::server::Server;
@@ -93,6 +94,13 @@ impl LogService for Bare {
         &self,
         _: Request<ListOffsetsRequest>,
     ) -> Result<Response<ListOffsetsResponse>, Status> {
+        Err(Status::unimplemented("not measured"))
+    }
+
+    async fn init_producer(
+        &self,
+        _: Request<InitProducerRequest>,
+    ) -> Result<Response<InitProducerResponse>, Status> {
         Err(Status::unimplemented("not measured"))
     }
 }

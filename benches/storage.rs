@@ -81,6 +81,7 @@ impl OneLog {
             partition: PartitionId::default(),
             topic_id: TopicId::random(),
             config: LogConfig { durability, segment_bytes: FILE_BYTES, segment_ms: u64::MAX },
+            uses_reserve: false,
         };
         let log = store.create_logs(&[spec]).expect("a new log").remove(0);
         Self { store, log, _directory: directory }
@@ -95,7 +96,7 @@ impl OneLog {
                 // The receiver waits for every sender.
                 let _ = sender.send(outcome);
             });
-            self.log.append(Append { batch, done });
+            self.log.append(Append { batch, expected_offset: None, done });
         }
         drop(sender);
         for outcome in acks {

@@ -63,6 +63,11 @@ impl ManualClock {
         self.wall_ms.fetch_add(ms, Ordering::Relaxed);
         self.monotonic_ms.fetch_add(ms, Ordering::Relaxed);
     }
+
+    /// Somebody sets the wall clock by `ms`, either way.
+    pub fn jump(&self, ms: i64) {
+        self.wall_ms.fetch_add(ms, Ordering::Relaxed);
+    }
 }
 
 impl Clock for ManualClock {

@@ -26,8 +26,9 @@
 //!    requests are started one after the other, which keeps their order, and answered as each is done.
 //! 2. [`broker`] finds the partition, checks the batch ([`record::validate`]) or builds one of the records, gives it the
 //!    topic's codec and timestamps, and waits for room in its queue: that is the back-pressure.
-//! 3. [`storage::LogHandle::append`] sends it to the writer thread that owns the log. The writer gives it its offset,
-//!    gathers what else has come, and writes the group with one call.
+//! 3. [`storage::LogHandle::append`] sends it to the writer thread that owns the log. The writer looks whether its
+//!    producer has sent it before (`storage::producers`) and whether it comes at the expected offset, gives it its
+//!    offset, gathers what else has come, and writes the group with one call.
 //! 4. The syncing thread makes the groups of all writers durable together, moves the durable offset, and completes
 //!    the acknowledgements. With `durability = os` the writer does the last two itself and the sync comes later.
 //! 5. The broker's high watermark follows the durable offset and wakes the readers that wait for it; the edge answers.
@@ -38,7 +39,8 @@
 //! 2. [`broker`] asks the log's tail cache: what was appended last is in memory. Anything older is read on a blocking
 //!    thread: found by the offset index of its segment, brought into memory, and lent out of the map without a copy.
 //! 3. At the end of the log the reader waits for the high watermark; nothing polls.
-//! 4. The edge sends the batches as they are stored, or decodes them into records.
+//! 4. The edge sends the batches as they are stored, or decodes them into records. The transport's copy is the first of
+//!    what comes from a map, and is discarded if a page of it could not be had.
 //!
 //! # Tasks and threads
 //!
@@ -52,7 +54,8 @@
 //!
 //! # Files
 //!
-//! What a data directory holds is told in [`storage`]; besides, `catalogue` is [`broker`]'s: the topics there are.
+//! What a data directory holds is told in [`storage`]; besides, `catalogue` is [`broker`]'s: the topics there are, and
+//! the producer ids that have been set aside.
 
 pub mod api;
 pub mod broker;

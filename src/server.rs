@@ -17,7 +17,7 @@ use crate::broker::{Broker, BrokerStatus, CloseBrokerError, OpenBrokerError};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, ConfigError};
 use crate::group::{GroupError, Groups};
-use crate::storage::{OpenError, Store};
+use crate::storage::{OpenError, Store, limits};
 
 /// Connections that may wait to be accepted.
 const LISTEN_BACKLOG: i32 = 1_024;
@@ -70,7 +70,8 @@ pub enum StopError {
     Close(#[from] CloseBrokerError),
 }
 
-/// A running broker. Dropping it without [`Server::shutdown`] is like a crash.
+/// A running broker. Dropping it without [`Server::shutdown`] is like a crash. Where files may not grow beyond a limit
+/// (RLIMIT_FSIZE), the program has to handle or ignore SIGXFSZ, as `sagwan serve` does.
 #[derive(Debug)]
 pub struct Server {
     grpc_addr: SocketAddr,
@@ -90,6 +91,8 @@ impl Server {
     pub async fn start(config: Config) -> Result<Self, StartError> {
         let begun = Instant::now();
         config.validate()?;
+        limits::raise_descriptor_limit();
+        let config = config.within(limits::descriptors(), limits::file_maps())?;
         let socket = bind(config.grpc.addr)?;
 
         let Config { data_dir, storage, broker, grpc } = config;

@@ -53,6 +53,28 @@ impl fmt::Display for Offset {
     }
 }
 
+/// An idempotent producer: 0 or more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct ProducerId(i64);
+
+impl ProducerId {
+    /// `None` for a negative number: -1 in a batch says that there is none.
+    pub const fn new(value: i64) -> Option<Self> {
+        if value >= 0 { Some(Self(value)) } else { None }
+    }
+
+    /// The number.
+    pub const fn get(self) -> i64 {
+        self.0
+    }
+}
+
+impl fmt::Display for ProducerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 /// The index of a partition in its topic, from 0 to [`MAX_PARTITIONS_PER_TOPIC`] less one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct PartitionId(u32);

@@ -7,8 +7,8 @@ use super::produce::ProduceRecord;
 use super::topic_config::{Compression, TopicConfig};
 use crate::config::{BatchValidation, BrokerConfig};
 use crate::record::{
-    self, BatchBuilder, BatchError, BatchOptions, BatchView, Codec, InvalidBatch, TimestampType,
-    ValidationRules,
+    self, BatchBuilder, BatchError, BatchOptions, BatchView, Codec, InvalidBatch, ProducerStamp,
+    TimestampType, ValidationRules,
 };
 
 /// Beyond this, checking a batch takes long enough to be a burden on those who share the thread.
@@ -118,12 +118,20 @@ pub(super) fn is_costly_to_build(records: &[ProduceRecord], codec: Codec) -> boo
     size > if codec == Codec::None { COSTLY_SCAN_BYTES } else { COSTLY_COMPRESSION_BYTES }
 }
 
-/// Makes one batch of these records and holds it to the same rules as one that came from outside.
+/// Makes one batch of these records, in the name of `producer` if there is one, and holds it to the same rules as one that came from outside.
 ///
 /// # Errors
 /// [`BatchError`] if there are none, or the batch of them is not one to accept.
-pub(super) fn build(records: &[ProduceRecord], codec: Codec, rules: &Rules) -> Result<Prepared, BatchError> {
+pub(super) fn build(
+    records: &[ProduceRecord],
+    codec: Codec,
+    producer: Option<ProducerStamp>,
+    rules: &Rules,
+) -> Result<Prepared, BatchError> {
     let mut builder = BatchBuilder::new(BatchOptions { codec: rules.codec_for(codec) });
+    if let Some(stamp) = producer {
+        builder.set_producer(stamp);
+    }
     for record in records {
         let timestamp_ms = record.timestamp_ms.unwrap_or(rules.now_ms);
         if timestamp_ms < 0 {

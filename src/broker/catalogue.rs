@@ -1,4 +1,4 @@
-//! Which topics there are: a state machine without I/O or clock. A command and a state give a new state or an
+//! Which topics there are, and which producer ids have been set aside: a state machine without I/O or clock. A command and a state give a new state or an
 //! error.
 //!
 //! `topics` alone drives it: it applies a command, replaces the file, and only then shows the new state to
@@ -37,6 +37,8 @@ pub(super) struct Deletion {
 pub(super) struct Catalogue {
     pub(super) topics: BTreeMap<TopicName, Arc<TopicEntry>>,
     pub(super) deletions: Vec<Deletion>,
+    /// The first producer id that has not been set aside yet: 0 or more.
+    pub(super) next_producer_id: i64,
 }
 
 /// A change of the catalogue.
@@ -56,6 +58,8 @@ pub(super) enum Command {
     DeleteTopic { name: TopicName },
     /// The directories of a deleted topic are gone. Does nothing if there is no such deletion.
     FinishDeletion { id: TopicId },
+    /// Sets aside so many producer ids, from `next_producer_id` on, for whoever asks; they never come again.
+    AllocateProducerIds { count: u32 },
 }
 
 /// Why a command does not go with the state.
@@ -104,6 +108,10 @@ impl Catalogue {
                 next.deletions.push(Deletion { name, id: entry.id, partitions: entry.partitions });
             }
             Command::FinishDeletion { id } => next.deletions.retain(|deletion| deletion.id != id),
+            // 63 bits do not run out.
+            Command::AllocateProducerIds { count } => {
+                next.next_producer_id = self.next_producer_id.saturating_add(count.into());
+            }
         }
         Ok(next)
     }
@@ -193,6 +201,15 @@ mod tests {
             one.apply(Command::DeleteTopic { name: name("b") }),
             Err(CatalogueError::UnknownTopic { topic: name("b") })
         );
+    }
+
+    #[test]
+    fn producer_ids_are_set_aside_once() {
+        let some = Catalogue::default().apply(Command::AllocateProducerIds { count: 10 }).expect("room");
+        assert_eq!(some.next_producer_id, 10);
+        let more = some.apply(create("a", 1, 10)).expect("free");
+        let more = more.apply(Command::AllocateProducerIds { count: 5 }).expect("room");
+        assert_eq!(more.next_producer_id, 15);
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //! checksums and replaces atomically.
 //!
 //! ```text
-//! version u8 = 1
+//! version u8 = 2
+//! next producer id i64                                        not in version 1: there it is 0
 //! number of topics u32
 //!     name string | id 16 bytes | partitions u32 | number of settings u16
 //!         name string | value string                          settings by name
@@ -25,12 +26,14 @@ use crate::types::{MAX_PARTITIONS_PER_TOPIC, TopicId, TopicName};
 /// The name of the file in the data directory.
 pub const CATALOGUE_FILE: &str = "catalogue";
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+/// Before there were producer ids.
+const VERSION_WITHOUT_PRODUCERS: u8 = 1;
 
 /// Why bytes are not a catalogue.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum DecodeError {
-    #[error("it has version {0}, this program knows {VERSION}")]
+    #[error("it has version {0}, this program knows up to {VERSION}")]
     Version(u8),
     #[error("it ends too early")]
     Truncated,
@@ -50,6 +53,7 @@ impl From<TryGetError> for DecodeError {
 pub(super) fn encode(catalogue: &Catalogue) -> Vec<u8> {
     let mut out = Vec::with_capacity(64 * (1 + catalogue.topics.len()));
     out.put_u8(VERSION);
+    out.put_i64(catalogue.next_producer_id);
     out.put_u32(catalogue.topics.len() as u32);
     for (name, topic) in &catalogue.topics {
         put_topic(&mut out, name, topic.id, topic.partitions);
@@ -73,10 +77,15 @@ pub(super) fn encode(catalogue: &Catalogue) -> Vec<u8> {
 pub(super) fn decode(mut body: &[u8]) -> Result<Catalogue, DecodeError> {
     let input = &mut body;
     let version = input.try_get_u8()?;
-    if version != VERSION {
-        return Err(DecodeError::Version(version));
-    }
     let mut catalogue = Catalogue::default();
+    match version {
+        VERSION_WITHOUT_PRODUCERS => {}
+        VERSION => catalogue.next_producer_id = input.try_get_i64()?,
+        version => return Err(DecodeError::Version(version)),
+    }
+    if catalogue.next_producer_id < 0 {
+        return Err(DecodeError::Invalid(format!("its next producer id is {}", catalogue.next_producer_id)));
+    }
     for _ in 0..input.try_get_u32()? {
         let (name, id, partitions) = get_topic(input)?;
         let mut config = BTreeMap::new();
@@ -139,7 +148,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const GOLDEN: &[u8] = b"\x01\
+    const GOLDEN: &[u8] = b"\x02\
+        \0\0\0\0\0\0\x03\xe8\
         \0\0\0\x01\
         \0\x02ab\x01\x02\x03\x04\x05\x06\x07\x08\x09\x0a\x0b\x0c\x0d\x0e\x0f\x10\0\0\0\x03\
         \0\x01\0\x0adurability\0\x02os\
@@ -163,6 +173,7 @@ mod tests {
                 id: TopicId::from_bytes([0xff; 16]),
                 partitions: 10_000,
             }],
+            next_producer_id: 1_000,
         }
     }
 
@@ -173,12 +184,20 @@ mod tests {
     }
 
     #[test]
+    fn a_catalogue_from_before_producer_ids_is_read() {
+        let before = [b"\x01", &GOLDEN[9..]].concat();
+        assert_eq!(decode(&before), Ok(Catalogue { next_producer_id: 0, ..golden() }));
+    }
+
+    #[test]
     fn what_is_not_a_catalogue_is_refused() {
         for length in 0..GOLDEN.len() {
             assert_eq!(decode(&GOLDEN[..length]), Err(DecodeError::Truncated), "cut to {length}");
         }
+        let negative = [b"\x02\xff", &GOLDEN[2..]].concat();
+        assert!(matches!(decode(&negative), Err(DecodeError::Invalid(_))));
         assert_eq!(decode(&[GOLDEN, b"\0"].concat()), Err(DecodeError::Trailing));
-        assert_eq!(decode(b"\x02"), Err(DecodeError::Version(2)));
+        assert_eq!(decode(b"\x03"), Err(DecodeError::Version(3)));
         let mut too_many = GOLDEN.to_vec();
         *too_many.last_mut().expect("not empty") += 1;
         let error = decode(&too_many).expect_err("10,001 partitions");
@@ -187,7 +206,7 @@ mod tests {
 
     #[test]
     fn topics_out_of_order_are_refused() {
-        let topic = &GOLDEN[5..GOLDEN.len() - 29];
+        let topic = &GOLDEN[13..GOLDEN.len() - 29];
         let twice = [b"\x01\0\0\0\x02", topic, topic, b"\0\0\0\0"].concat();
         assert_eq!(decode(&twice), Err(DecodeError::Invalid("\"ab\" is out of order".to_owned())));
     }
@@ -207,6 +226,7 @@ mod tests {
         fn what_is_encoded_is_decoded(
             topics in prop::collection::btree_map("[a-zA-Z0-9_-]{1,249}", entries(), 0..8),
             deletions in prop::collection::vec(("[a-z]{1,9}", entries()), 0..4),
+            next_producer_id in 0..i64::MAX,
         ) {
             let catalogue = Catalogue {
                 topics: topics.iter().map(|(n, topic)| (name(n), Arc::new(topic.clone()))).collect(),
@@ -214,6 +234,7 @@ mod tests {
                     .iter()
                     .map(|(n, topic)| Deletion { name: name(n), id: topic.id, partitions: topic.partitions })
                     .collect(),
+                next_producer_id,
             };
             prop_assert_eq!(decode(&encode(&catalogue)), Ok(catalogue));
         }

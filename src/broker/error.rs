@@ -6,7 +6,8 @@ use std::path::PathBuf;
 
 use super::catalogue::CatalogueError;
 use crate::record::BatchError;
-use crate::storage::LogError;
+use crate::storage::limits::is_exhausted;
+use crate::storage::{LogError, ProducerError};
 use crate::types::{Offset, PartitionId, TopicName};
 
 /// Why an operation on a topic or a partition failed. Unless a variant says otherwise, nothing has changed.
@@ -112,6 +113,16 @@ pub enum BrokerError {
         /// The partition, where it is about one.
         partition: Option<PartitionId>,
     },
+    /// There are as many files open, or mapped, as may be. It works again as soon as some are let go.
+    #[error("too many files are open for {}: {detail}", place(.topic, *.partition))]
+    TooManyFiles {
+        /// The topic.
+        topic: TopicName,
+        /// The partition, where it is about one.
+        partition: Option<PartitionId>,
+        /// The operation, the file and the reason.
+        detail: String,
+    },
     /// The partition takes no writes, or was not opened at all, until someone has looked at it.
     #[error("{topic}-{partition} is fenced: {detail}")]
     Fenced {
@@ -146,6 +157,36 @@ pub enum BrokerError {
         /// The operation, the file and the reason.
         detail: String,
     },
+    /// No producer id could be set aside. It may work again later.
+    #[error("cannot set aside producer ids: {detail}")]
+    NoProducerId {
+        /// Whether there is no room on the disk.
+        is_full: bool,
+        /// The operation, the file and the reason.
+        detail: String,
+    },
+    /// The batch has another offset to go to than it was to have.
+    #[error("{topic}-{partition}: the next offset is {next}, not {expected}")]
+    UnexpectedOffset {
+        /// The topic.
+        topic: TopicName,
+        /// The partition.
+        partition: PartitionId,
+        /// The one that the producer expected.
+        expected: Offset,
+        /// The one the batch would have got.
+        next: Offset,
+    },
+    /// The batch is not the one that its producer has to send next.
+    #[error("{topic}-{partition}: {error}")]
+    Producer {
+        /// The topic.
+        topic: TopicName,
+        /// The partition.
+        partition: PartitionId,
+        /// What is wrong with it.
+        error: ProducerError,
+    },
     /// The broker takes no new work.
     #[error("the broker is shutting down")]
     ShuttingDown,
@@ -177,6 +218,9 @@ impl BrokerError {
             (LogError::Io { source, .. }, _) if is_full(source.kind()) => {
                 Self::StorageFull { topic, partition }
             }
+            (LogError::Io { source, .. }, _) if is_exhausted(source) => {
+                Self::TooManyFiles { topic, partition, detail: error.to_string() }
+            }
             (LogError::OutOfRange { offset, log_start_offset, durable_offset }, Some(partition)) => {
                 Self::OffsetOutOfRange {
                     topic,
@@ -192,6 +236,12 @@ impl BrokerError {
             (LogError::Closed, _) => Self::ShuttingDown,
             (error, _) => Self::Storage { topic, partition, detail: error.to_string() },
         }
+    }
+
+    /// What a failed change of the catalogue means to who asked for a producer id.
+    pub(super) fn of_producer_ids(error: &LogError) -> Self {
+        let is_full = matches!(error, LogError::Io { source, .. } if is_full(source.kind()));
+        Self::NoProducerId { is_full, detail: error.to_string() }
     }
 
     /// The error for work that a panic or the end of the runtime cut short.

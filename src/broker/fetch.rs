@@ -1,4 +1,4 @@
-//! Reading several partitions at once, and waiting until there is enough in all of them together.
+//! Reading several partitions at once, and before that waiting until there is enough in all of them together.
 
 use std::time::Duration;
 
@@ -48,107 +48,94 @@ pub struct Fetched {
 
 type Outcome = Result<Fetched, BrokerError>;
 
-/// What has been read so far, in all partitions together.
-struct Tally {
-    bytes: u64,
-    /// A batch was left out because it did not fit: there is enough.
-    full: bool,
-    failed: bool,
-}
-
-/// Reads each of `partitions`; the answers are in the same order. An error of one is its own, and ends the
-/// wait.
-pub(super) async fn fetch(
-    topics: &Topics,
-    partitions: &[FetchPartition],
-    limits: FetchLimits,
-) -> Vec<Outcome> {
+/// Returns once a read of `partitions` would return `min_bytes`, or an error; when `max_wait` is over; or when the broker
+/// begins to shut down. Nothing that is read meanwhile is kept: a call that waits costs no memory.
+pub(super) async fn wait(topics: &Topics, partitions: &[FetchPartition], limits: FetchLimits) {
     let config = topics.config();
-    let ceiling = u64::from(config.fetch_max_bytes);
-    let max_bytes = if limits.max_bytes == 0 { ceiling } else { limits.max_bytes.min(ceiling) };
-    let min_bytes = limits.min_bytes.min(max_bytes);
     let deadline = Instant::now() + limits.max_wait.min(Duration::from_millis(config.fetch_max_wait_ms));
-
-    let mut readers: Vec<Result<PartitionReader, BrokerError>> =
-        partitions.iter().map(|asked| topics.reader(&asked.topic, asked.partition)).collect();
-    let mut outcomes: Vec<Option<Outcome>> = vec![None; readers.len()];
-    loop {
-        let tally = read_moved(partitions, &mut readers, &mut outcomes, max_bytes).await;
-        if tally.bytes >= min_bytes || tally.full || tally.failed {
-            break;
+    let mut readers: Vec<PartitionReader> = Vec::with_capacity(partitions.len());
+    for asked in partitions {
+        match topics.reader(&asked.topic, asked.partition) {
+            Ok(reader) => readers.push(reader),
+            Err(_) => return,
         }
-        let moves: Vec<_> =
-            readers.iter_mut().flatten().map(|reader| Box::pin(PartitionReader::moved(reader))).collect();
+    }
+    let max_bytes = max_bytes(topics, limits.max_bytes);
+    let min_bytes = limits.min_bytes.min(max_bytes);
+    let mut sizes = vec![None; readers.len()];
+    while !is_enough(partitions, &mut readers, &mut sizes, min_bytes, max_bytes).await {
+        let moves: Vec<_> = readers.iter_mut().map(|reader| Box::pin(reader.moved())).collect();
         if moves.is_empty() {
-            break;
+            return;
         }
         tokio::select! {
             biased;
-            () = topics.shutdown().cancelled() => {
-                refuse_empty(&mut outcomes);
-                break;
-            }
+            () = topics.shutdown().cancelled() => return,
             _ = select_all(moves) => {}
-            () = tokio::time::sleep_until(deadline) => break,
+            () = tokio::time::sleep_until(deadline) => return,
         }
     }
-    outcomes.into_iter().map(|outcome| outcome.unwrap_or(Err(BrokerError::ShuttingDown))).collect()
 }
 
-/// Reads what has not been read yet and what has moved since, within what the rest leaves of `max_bytes`.
-/// Moves are forgotten before the read, so that one in between is read or waited for, and never missed.
-async fn read_moved(
+/// Looks again at what has moved since the last look. Moves are forgotten before, so that one in between is seen now or
+/// waited for, and never missed.
+async fn is_enough(
     partitions: &[FetchPartition],
-    readers: &mut [Result<PartitionReader, BrokerError>],
-    outcomes: &mut [Option<Outcome>],
+    readers: &mut [PartitionReader],
+    sizes: &mut [Option<u64>],
+    min_bytes: u64,
     max_bytes: u64,
-) -> Tally {
-    let bytes_of = |outcome: &Option<Outcome>| match outcome {
-        Some(Ok(fetched)) => fetched.batches.size_bytes,
-        _ => 0,
-    };
-    let mut tally = Tally { bytes: outcomes.iter().map(bytes_of).sum(), full: false, failed: false };
-    for ((asked, reader), outcome) in partitions.iter().zip(readers).zip(outcomes) {
-        let reader = match reader {
-            Ok(reader) => reader,
-            Err(error) => {
-                *outcome = Some(Err(error.clone()));
-                tally.failed = true;
-                continue;
-            }
-        };
-        if outcome.is_some() && !reader.has_moved() {
+) -> bool {
+    for ((asked, reader), size) in partitions.iter().zip(readers).zip(sizes.iter_mut()) {
+        if size.is_some() && !reader.has_moved() {
             continue;
         }
         reader.forget_moves();
-        tally.bytes -= bytes_of(outcome);
-        let room = max_bytes.saturating_sub(tally.bytes);
-        if room == 0 && tally.bytes > 0 {
-            *outcome = Some(Ok(reader.nothing_at(asked.offset)));
-            tally.full = true;
-            continue;
-        }
-        let mut read = reader.read_at(asked.offset, room).await;
-        match &mut read {
-            // The store returns a batch even where there is no room for it; only the first of a fetch may do
-            // so.
-            Ok(fetched) if fetched.batches.size_bytes > room && tally.bytes > 0 => {
-                *fetched = reader.nothing_at(asked.offset);
-                tally.full = true;
+        *size = if min_bytes <= 1 {
+            // Anywhere but at the end there is either a record or an error.
+            Some(u64::from(!reader.ends_at(asked.offset)))
+        } else {
+            match reader.read_at(asked.offset, max_bytes).await {
+                Ok(fetched) => Some(fetched.batches.size_bytes),
+                Err(_) => return true,
             }
-            Ok(fetched) => tally.bytes += fetched.batches.size_bytes,
-            Err(_) => tally.failed = true,
-        }
-        *outcome = Some(read);
+        };
     }
-    tally
+    sizes.iter().flatten().fold(0, |sum: u64, &size| sum.saturating_add(size)) >= min_bytes
 }
 
-/// What has nothing yet will have nothing any more.
-fn refuse_empty(outcomes: &mut [Option<Outcome>]) {
-    for outcome in outcomes {
-        if matches!(outcome, Some(Ok(fetched)) if fetched.batches.chunks.is_empty()) {
-            *outcome = Some(Err(BrokerError::ShuttingDown));
+/// Reads each of `partitions`; the answers are in the same order, and an error of one is its own. When the broker shuts
+/// down, there is no empty answer: what has nothing yet will have nothing any more.
+pub(super) async fn read(topics: &Topics, partitions: &[FetchPartition], asked_bytes: u64) -> Vec<Outcome> {
+    let mut room = max_bytes(topics, asked_bytes);
+    let mut any = false;
+    let mut outcomes = Vec::with_capacity(partitions.len());
+    for asked in partitions {
+        let mut outcome = match topics.reader(&asked.topic, asked.partition) {
+            Ok(reader) if room == 0 => Ok(reader.nothing_at(asked.offset)),
+            Ok(reader) => match reader.read_at(asked.offset, room).await {
+                // The store returns a batch even where there is no room for it; only the first of a fetch may do so.
+                Ok(fetched) if any && fetched.batches.size_bytes > room => {
+                    Ok(reader.nothing_at(asked.offset))
+                }
+                outcome => outcome,
+            },
+            Err(error) => Err(error),
+        };
+        if let Ok(fetched) = &outcome {
+            let empty = fetched.batches.chunks.is_empty();
+            any |= !empty;
+            room = room.saturating_sub(fetched.batches.size_bytes);
+            if empty && topics.shutdown().is_cancelled() {
+                outcome = Err(BrokerError::ShuttingDown);
+            }
         }
+        outcomes.push(outcome);
     }
+    outcomes
+}
+
+fn max_bytes(topics: &Topics, asked: u64) -> u64 {
+    let ceiling = u64::from(topics.config().fetch_max_bytes);
+    if asked == 0 { ceiling } else { asked.min(ceiling) }
 }

@@ -20,6 +20,7 @@
 //! | `batch`           | what a batch must meet, and becomes, before it is appended                 |
 //! | `queue`           | the bound on accepted bytes                                                |
 //! | `produce`         | the way of an append                                                       |
+//! | `producer_ids`    | ids for idempotent producers                                               |
 //! | `reader`          | a waiting reader of one partition                                          |
 //! | `fetch`           | reading several partitions at once, with a wait                            |
 //! | `offsets`         | turning positions into offsets, and moving a log's start                   |
@@ -41,6 +42,7 @@ mod offsets;
 mod partition;
 mod partitioner;
 mod produce;
+mod producer_ids;
 mod queue;
 mod reader;
 mod topic;
@@ -53,12 +55,23 @@ pub use error::{BrokerError, CloseBrokerError, OpenBrokerError};
 pub use fetch::{FetchLimits, FetchPartition, Fetched};
 pub use node::{Broker, BrokerStatus};
 pub use offsets::{Position, Resolved};
-pub use produce::{Caller, PendingAppend, ProduceRecord, Produced};
+pub use produce::{AppendTerms, Caller, PendingAppend, ProduceRecord, Produced, Target};
 pub use reader::PartitionReader;
 pub use topic::TopicDescription;
 pub use topic_changes::{TopicSpec, TopicUpdate};
 pub use topic_config::ConfigEntry;
 pub use topics::TopicDeleted;
+
+/// A way in for fuzz targets to the catalogue's decoder.
+#[doc(hidden)]
+pub mod fuzzing {
+    use super::catalogue_file::{decode, encode};
+
+    /// The body that what this body says is written as; `None` if it says nothing.
+    pub fn rewrite_catalogue(body: &[u8]) -> Option<Vec<u8>> {
+        decode(body).ok().map(|catalogue| encode(&catalogue))
+    }
+}
 
 #[cfg(test)]
 pub(crate) mod testing;

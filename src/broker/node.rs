@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::{BrokerError, CloseBrokerError, OpenBrokerError};
 use super::fetch::{self, FetchLimits, FetchPartition, Fetched};
+use super::producer_ids::ProducerIds;
 use super::queue::{Queue, QueueClosed};
 use super::reader::PartitionReader;
 use super::topic::TopicDescription;
@@ -26,6 +27,7 @@ pub struct Broker {
     pub(super) queue: Queue,
     /// Bounds the costly work on batches that is done at a time.
     pub(super) cores: Arc<Semaphore>,
+    pub(super) producer_ids: ProducerIds,
     started_ms: i64,
 }
 
@@ -67,6 +69,7 @@ impl Broker {
             topics: Arc::new(topics),
             queue: Queue::new(config.queue_bytes),
             cores: Arc::new(Semaphore::new(cores)),
+            producer_ids: ProducerIds::default(),
             started_ms: clock.monotonic_ms(),
             config,
             clock,
@@ -120,15 +123,21 @@ impl Broker {
         self.topics.reader(topic, partition)
     }
 
-    /// Reads several partitions, waiting until there are `min_bytes` in all of them together or `max_wait`
-    /// has passed; with more than `max_bytes` to read, those named first come first. The answers are in the
-    /// order asked for; an error of one partition is its own, and ends the wait.
-    pub async fn fetch(
+    /// Waits until a [`read`](Self::read) would return `min_bytes` in all partitions together, or an error of one of them,
+    /// or until `max_wait` has passed. Takes no memory while it waits.
+    pub async fn wait_for_data(&self, partitions: &[FetchPartition], limits: FetchLimits) {
+        fetch::wait(&self.topics, partitions, limits).await;
+    }
+
+    /// Reads what is there now in several partitions, `max_bytes` at most but for the first batch, which is returned
+    /// whole; 0, or more than the broker's `fetch_max_bytes`: that. With more to read, those named first come first. The
+    /// answers are in the order asked for; an error of one partition is its own.
+    pub async fn read(
         &self,
         partitions: &[FetchPartition],
-        limits: FetchLimits,
+        max_bytes: u64,
     ) -> Vec<Result<Fetched, BrokerError>> {
-        fetch::fetch(&self.topics, partitions, limits).await
+        fetch::read(&self.topics, partitions, max_bytes).await
     }
 
     /// The broker's identity and counters.

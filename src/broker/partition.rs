@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::watch;
 
 use super::error::BrokerError;
+use crate::storage::limits::is_exhausted;
 use crate::storage::{AppendError, LogError, LogHandle, LogState, ReadBatches, ReadError};
 use crate::types::{Offset, PartitionId, TopicName};
 
@@ -123,9 +124,16 @@ impl Partition {
         let (topic, partition) = (self.topic.clone(), self.id);
         match error {
             AppendError::NoSpace { .. } => BrokerError::StorageFull { topic, partition: Some(partition) },
+            AppendError::Write { ref source, .. } if is_exhausted(source) => {
+                BrokerError::TooManyFiles { topic, partition: Some(partition), detail: error.to_string() }
+            }
             AppendError::Write { .. } => {
                 BrokerError::Storage { topic, partition: Some(partition), detail: error.to_string() }
             }
+            AppendError::UnexpectedOffset { expected, next } => {
+                BrokerError::UnexpectedOffset { topic, partition, expected, next }
+            }
+            AppendError::Producer(error) => BrokerError::Producer { topic, partition, error },
             AppendError::Sealed { reason } => {
                 if !self.read_only.swap(true, Ordering::Relaxed) {
                     tracing::warn!(%topic, %partition, %reason, "the partition takes no writes any more");
@@ -158,6 +166,9 @@ impl Partition {
             }
             ReadError::DataLoss { first, last, detail } => {
                 BrokerError::DataLoss { topic, partition, first, last, detail }
+            }
+            ReadError::Io { ref source, .. } if is_exhausted(source) => {
+                BrokerError::TooManyFiles { topic, partition: Some(partition), detail: error.to_string() }
             }
             ReadError::Io { .. } => {
                 BrokerError::Storage { topic, partition: Some(partition), detail: error.to_string() }

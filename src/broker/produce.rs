@@ -12,7 +12,7 @@ use super::node::Broker;
 use super::partition::Partition;
 use super::queue::QueueClosed;
 use super::topic::Topic;
-use crate::record::{self, BatchError, Codec};
+use crate::record::{self, BatchError, Codec, ProducerStamp};
 use crate::storage::{Append, AppendError, Appended};
 use crate::types::{Offset, PartitionId, TopicName};
 
@@ -38,6 +38,24 @@ pub struct ProduceRecord {
     pub timestamp_ms: Option<i64>,
 }
 
+/// What makes an append to one partition conditional, and what lets it be sent again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct AppendTerms {
+    /// Append only if the first record gets this offset.
+    pub expected_offset: Option<Offset>,
+    /// Who sends the records, and how they are numbered.
+    pub producer: Option<ProducerStamp>,
+}
+
+/// Where records go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target {
+    /// To the partitions that their keys lead to; those without a key stay together on one.
+    ByKey,
+    /// To this one.
+    Partition(i32, AppendTerms),
+}
+
 /// A batch that has been appended, as durably as its topic promises.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Produced {
@@ -51,6 +69,8 @@ pub struct Produced {
     pub log_append_time_ms: Option<i64>,
     /// The first offset of the partition now.
     pub log_start_offset: Offset,
+    /// It had been appended before, and was not appended again.
+    pub duplicate: bool,
 }
 
 /// An append that has been handed over and keeps its place. Dropping it does not take the append back.
@@ -66,8 +86,8 @@ impl PendingAppend {
     /// Waits until the batch is as durable as its topic promises.
     ///
     /// # Errors
-    /// [`BrokerError::StorageFull`], [`BrokerError::Storage`], [`BrokerError::Fenced`];
-    /// [`BrokerError::UnknownTopic`] or [`BrokerError::ShuttingDown`] if the log was closed before its turn
+    /// [`BrokerError::UnexpectedOffset`], [`BrokerError::Producer`], [`BrokerError::StorageFull`],
+    /// [`BrokerError::Storage`], [`BrokerError::Fenced`]; [`BrokerError::UnknownTopic`] or [`BrokerError::ShuttingDown`] if the log was closed before its turn
     /// came. Nothing of the batch is then visible.
     pub async fn wait(self) -> Result<Produced, BrokerError> {
         match self.outcome.await {
@@ -77,6 +97,7 @@ impl PendingAppend {
                 record_count: self.record_count,
                 log_append_time_ms: self.log_append_time_ms,
                 log_start_offset: appended.log_start_offset,
+                duplicate: appended.duplicate,
             }),
             Ok(Err(error)) => Err(self.partition.append_error(error)),
             // The store went down without a word.
@@ -86,7 +107,7 @@ impl PendingAppend {
 }
 
 impl Broker {
-    /// Appends one encoded batch: checks it, gives it the topic's codec and timestamp type, waits for room in
+    /// Appends one encoded batch, if it gets the expected offset: checks it, gives it the topic's codec and timestamp type, waits for room in
     /// the queue (which is the back-pressure) and hands it to the log. What is left to wait for is the
     /// outcome.
     ///
@@ -104,18 +125,18 @@ impl Broker {
         topic: &TopicName,
         partition: i32,
         batch: BytesMut,
+        expected_offset: Option<Offset>,
     ) -> Result<PendingAppend, BrokerError> {
         let topic = self.writable(caller, topic)?;
         let partition = topic.partition(partition)?;
         let rules = Rules::new(&topic.config, &self.config, self.clock.now_ms());
         let costly = rules.are_costly_for(&batch);
         let prepared = self.compute(partition, costly, move || batch::prepare(batch, &rules)).await?;
-        self.hand_over(partition, prepared).await
+        self.hand_over(partition, prepared, expected_offset).await
     }
 
-    /// Makes a batch of records for one partition, or, where none is given, one for each partition that their
-    /// keys lead to; those without a key stay together on one. Each batch goes the way of
-    /// [`Self::start_append`]; `codec` is how it is compressed unless the topic prescribes a codec.
+    /// Makes a batch of records for one partition, or one for each partition that their keys lead to. Each batch
+    /// goes the way of [`Self::start_append`]; `codec` is how it is compressed unless the topic prescribes a codec.
     ///
     /// A batch is appended whole or not at all, each for itself: the vector, by partition, has one result for
     /// each.
@@ -127,7 +148,7 @@ impl Broker {
         &self,
         caller: Caller,
         topic: &TopicName,
-        partition: Option<i32>,
+        target: Target,
         records: Vec<ProduceRecord>,
         codec: Codec,
     ) -> Result<Vec<(PartitionId, Result<PendingAppend, BrokerError>)>, BrokerError> {
@@ -138,9 +159,9 @@ impl Broker {
                 detail: "there are none".to_owned(),
             });
         }
-        if let Some(partition) = partition {
+        if let Target::Partition(partition, terms) = target {
             let partition = topic.partition(partition)?;
-            let pending = self.start_batch(&topic, partition, records, codec).await?;
+            let pending = self.start_batch(&topic, partition, records, codec, terms).await?;
             return Ok(vec![(partition.id(), Ok(pending))]);
         }
         let mut results = Vec::new();
@@ -148,7 +169,9 @@ impl Broker {
             // Chosen among those there are: this cannot fail after a hand-over.
             let (id, _) = topic.slot(partition as i32)?;
             let result = match topic.partition(partition as i32) {
-                Ok(partition) => self.start_batch(&topic, partition, records, codec).await,
+                Ok(partition) => {
+                    self.start_batch(&topic, partition, records, codec, AppendTerms::default()).await
+                }
                 Err(error) => Err(error),
             };
             results.push((id, result));
@@ -162,11 +185,13 @@ impl Broker {
         partition: &Arc<Partition>,
         records: Vec<ProduceRecord>,
         codec: Codec,
+        terms: AppendTerms,
     ) -> Result<PendingAppend, BrokerError> {
         let rules = Rules::new(&topic.config, &self.config, self.clock.now_ms());
         let costly = batch::is_costly_to_build(&records, rules.codec_for(codec));
-        let prepared = self.compute(partition, costly, move || batch::build(&records, codec, &rules)).await?;
-        self.hand_over(partition, prepared).await
+        let build = move || batch::build(&records, codec, terms.producer, &rules);
+        let prepared = self.compute(partition, costly, build).await?;
+        self.hand_over(partition, prepared, terms.expected_offset).await
     }
 
     /// The topic, if it takes writes of this caller now.
@@ -208,6 +233,7 @@ impl Broker {
         &self,
         partition: &Arc<Partition>,
         prepared: Prepared,
+        expected_offset: Option<Offset>,
     ) -> Result<PendingAppend, BrokerError> {
         let room = match self.queue.enter(prepared.bytes.len()).await {
             Ok(room) => room,
@@ -216,6 +242,7 @@ impl Broker {
         let (tell, outcome) = oneshot::channel();
         partition.log().append(Append {
             batch: prepared.bytes,
+            expected_offset,
             done: Box::new(move |result| {
                 drop(room);
                 // Nobody may be waiting any more; the append stands all the same.

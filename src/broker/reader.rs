@@ -74,6 +74,12 @@ impl PartitionReader {
         }
     }
 
+    /// Whether there is no record at `offset` yet, but the next one will be there.
+    pub(super) fn ends_at(&self, offset: i64) -> bool {
+        let mark = self.marks.borrow();
+        !mark.deleted && mark.high_watermark.get() == offset
+    }
+
     /// From now on, only later moves count as such.
     pub(super) fn forget_moves(&mut self) {
         self.marks.mark_unchanged();

@@ -8,8 +8,8 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 
 use super::{
-    Broker, BrokerError, Caller, FetchLimits, FetchPartition, OpenBrokerError, ProduceRecord, Produced,
-    TopicDescription, TopicSpec,
+    Broker, BrokerError, Caller, FetchLimits, FetchPartition, Fetched, OpenBrokerError, ProduceRecord,
+    Produced, TopicDescription, TopicSpec,
 };
 use crate::clock::ManualClock;
 use crate::config::{BrokerConfig, StorageConfig};
@@ -117,7 +117,7 @@ pub(crate) async fn append(
     partition: i32,
     batch: BytesMut,
 ) -> Result<Produced, BrokerError> {
-    broker.start_append(Caller::Client, &name(topic), partition, batch).await?.wait().await
+    broker.start_append(Caller::Client, &name(topic), partition, batch, None).await?.wait().await
 }
 
 /// Appends one batch of these values, which must succeed.
@@ -164,4 +164,14 @@ pub(crate) async fn values(broker: &Broker, topic: &str, partition: i32) -> Vec<
         values.extend(decode(&fetched.batches.chunks).into_iter().map(|(_, _, value)| value));
         offset = fetched.batches.next_offset;
     }
+}
+
+/// Waits and reads, as a fetch does.
+pub(crate) async fn fetch(
+    broker: &Broker,
+    partitions: &[FetchPartition],
+    limits: FetchLimits,
+) -> Vec<Result<Fetched, BrokerError>> {
+    broker.wait_for_data(partitions, limits).await;
+    broker.read(partitions, limits.max_bytes).await
 }

@@ -11,7 +11,7 @@ use super::partition::Partition;
 use super::topic::{self, Topic, TopicDescription};
 use super::topic_config::{self, TopicConfig};
 use super::topics::{Topics, log_specs};
-use crate::storage::{Durability, LogConfig, LogError, LogHandle};
+use crate::storage::{Durability, LogConfig, LogError, LogHandle, LogSpec};
 use crate::types::{TopicId, TopicName};
 
 /// A topic to create.
@@ -192,7 +192,13 @@ impl Topics {
             hear(name, topic.id);
         }
         let logs: Vec<LogHandle> = topic.open_partitions().map(|partition| partition.log().clone()).collect();
-        match self.store.delete_logs(&logs) {
+        let unopened: Vec<LogSpec> =
+            log_specs(name, topic.id, topic.config.log_config(), 0, topic.partition_count())
+                .into_iter()
+                .zip(&topic.partitions)
+                .filter_map(|(spec, slot)| slot.is_err().then_some(spec))
+                .collect();
+        match self.store.delete_logs(&logs, &unopened) {
             // The file hears of it with the next change.
             Ok(()) => *catalogue = catalogue.apply(Command::FinishDeletion { id: topic.id })?,
             Err(error) => {
@@ -273,7 +279,7 @@ impl Topics {
 
     /// Takes back directories that were never committed. If that fails, the next start sets them aside.
     fn discard(&self, name: &TopicName, logs: &[LogHandle]) {
-        if let Err(error) = self.store.delete_logs(logs) {
+        if let Err(error) = self.store.delete_logs(logs, &[]) {
             tracing::warn!(topic = %name, %error, "directories that were never used stay until the next start");
         }
     }

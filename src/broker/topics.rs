@@ -7,11 +7,13 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use parking_lot::RwLock;
 use tokio::sync::{Mutex, OwnedMutexGuard};
+use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
 
 use super::catalogue::{Catalogue, Command, TopicEntry};
@@ -55,8 +57,8 @@ impl Topics {
         let live = open_topics(&store, &catalogue, &config)?;
         let gone = open_deleted(&store, &catalogue, &config);
         store.start()?;
-        for (id, logs) in gone {
-            if let Err(error) = store.delete_logs(&logs) {
+        for (id, logs, unopened) in gone {
+            if let Err(error) = store.delete_logs(&logs, &unopened) {
                 tracing::warn!(%id, %error, "the files of a deleted topic stay until the next start");
             } else if let Ok(next) = catalogue.apply(Command::FinishDeletion { id }) {
                 // The file hears of it with the next change; until then the next start would find nothing to
@@ -110,6 +112,33 @@ impl Topics {
         topic: &TopicName,
         change: impl FnOnce(&Self, &mut Catalogue) -> Result<T, BrokerError> + Send + 'static,
     ) -> Result<T, BrokerError> {
+        let cut_short = |error| Err(BrokerError::cut_short(topic, None, &error));
+        self.in_turn(change).await.unwrap_or_else(cut_short)
+    }
+
+    /// Sets aside producer ids, durably, when its turn has come.
+    pub(super) async fn allocate_producer_ids(
+        self: &Arc<Self>,
+        count: u32,
+    ) -> Result<Range<i64>, BrokerError> {
+        let allocate = move |topics: &Self, catalogue: &mut Catalogue| {
+            let first = catalogue.next_producer_id;
+            let next = catalogue.apply(Command::AllocateProducerIds { count })?;
+            let end = next.next_producer_id;
+            topics.commit(catalogue, next).map_err(|error| BrokerError::of_producer_ids(&error))?;
+            Ok(first..end)
+        };
+        let cut_short =
+            |error: JoinError| Err(BrokerError::NoProducerId { is_full: false, detail: error.to_string() });
+        self.in_turn(allocate).await.unwrap_or_else(cut_short)
+    }
+
+    /// # Errors
+    /// If a panic or the end of the runtime cut it short.
+    async fn in_turn<T: Send + 'static>(
+        self: &Arc<Self>,
+        change: impl FnOnce(&Self, &mut Catalogue) -> Result<T, BrokerError> + Send + 'static,
+    ) -> Result<Result<T, BrokerError>, JoinError> {
         let topics = Arc::clone(self);
         let task = tokio::spawn(async move {
             let mut catalogue = topics.hold_changes().await;
@@ -118,10 +147,7 @@ impl Topics {
             }
             tokio::task::spawn_blocking(move || change(&topics, &mut catalogue)).await
         });
-        match task.await.flatten() {
-            Ok(outcome) => outcome,
-            Err(error) => Err(BrokerError::cut_short(topic, None, &error)),
-        }
+        task.await.flatten()
     }
 
     /// Waits until no change is under way; there is none while the guard lives.
@@ -166,7 +192,14 @@ pub(super) fn log_specs(
 ) -> Vec<LogSpec> {
     PartitionId::all(end)
         .skip(first as usize)
-        .map(|partition| LogSpec { topic: name.clone(), partition, topic_id, config })
+        .map(|partition| LogSpec {
+            topic: name.clone(),
+            partition,
+            topic_id,
+            config,
+            // Offsets must be committed on a full disk too.
+            uses_reserve: name.is_internal(),
+        })
         .collect()
 }
 
@@ -217,26 +250,30 @@ fn open_topics(
     Ok(opened.collect())
 }
 
-/// What is left of the topics whose deletion began and did not end. A directory that cannot be opened is none
-/// of ours to delete: the store sets it aside.
+/// What is left of the topics whose deletion began and did not end: logs, and what could not be opened. If the name has been
+/// given again, the directories are the new topic's.
 fn open_deleted(
     store: &Store,
     catalogue: &Catalogue,
     config: &BrokerConfig,
-) -> Vec<(TopicId, Vec<LogHandle>)> {
+) -> Vec<(TopicId, Vec<LogHandle>, Vec<LogSpec>)> {
     let log_config = TopicConfig::defaults(config.max_message_bytes_limit).log_config();
     catalogue
         .deletions
         .iter()
         .map(|deletion| {
             let specs = log_specs(&deletion.name, deletion.id, log_config, 0, deletion.partitions);
-            // If the name has been given again, the directories are the new topic's.
-            let logs = if catalogue.topics.contains_key(&deletion.name) {
-                Vec::new()
-            } else {
-                store.open_logs(&specs).into_iter().flatten().collect()
-            };
-            (deletion.id, logs)
+            if catalogue.topics.contains_key(&deletion.name) {
+                return (deletion.id, Vec::new(), specs);
+            }
+            let (mut logs, mut unopened) = (Vec::new(), Vec::new());
+            for (log, spec) in store.open_logs(&specs).into_iter().zip(specs) {
+                match log {
+                    Ok(log) => logs.push(log),
+                    Err(_) => unopened.push(spec),
+                }
+            }
+            (deletion.id, logs, unopened)
         })
         .collect()
 }

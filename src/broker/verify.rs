@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::catalogue::Catalogue;
+use super::catalogue::{Catalogue, Deletion, TopicEntry};
 use super::catalogue_file;
 use super::error::{CloseBrokerError, OpenBrokerError};
 use super::node::Broker;
@@ -19,7 +19,7 @@ use crate::storage::dump::{self, DumpError};
 use crate::storage::verify::{
     Finding, FindingKind, Inspection, Known, LogId, Progress, Report, VerifyOptions,
 };
-use crate::storage::{LogError, OpenError, Store};
+use crate::storage::{Durability, LogError, OpenError, Store};
 use crate::types::{PartitionId, TopicId, TopicName};
 
 pub use super::catalogue_file::CATALOGUE_FILE;
@@ -58,15 +58,16 @@ pub enum RepairError {
 ///
 /// # Errors
 /// [`OpenError`] if it is no data directory, in use, of a newer format, or cannot be read at all.
-pub fn verify(dir: &Path, config: &BrokerConfig, progress: &dyn Progress) -> Result<Report, OpenError> {
+pub fn verify(dir: &Path, config: &Config, progress: &dyn Progress) -> Result<Report, OpenError> {
     let inspection = Inspection::open(dir)?;
     let mut report = Report::default();
-    let catalogue = check_catalogue(&inspection, config, &mut report);
+    let catalogue = check_catalogue(&inspection, &config.broker, &mut report);
     let options = VerifyOptions {
-        max_decompressed_bytes: config.max_decompressed_bytes,
+        max_decompressed_bytes: config.broker.max_decompressed_bytes,
+        max_group_bytes: config.storage.max_group_bytes,
         threads: std::thread::available_parallelism().map_or(1, usize::from),
     };
-    let checked = inspection.verify(&known(catalogue.as_ref()), &options, progress);
+    let checked = inspection.verify(&known(catalogue.as_ref(), &config.broker), &options, progress);
     report.ended_cleanly = checked.ended_cleanly;
     report.merge(checked);
     Ok(report)
@@ -109,6 +110,8 @@ pub struct CatalogueContent {
     pub topics: Vec<TopicContent>,
     /// Topics that are gone, but whose directories may still be there.
     pub deletions: Vec<TopicContent>,
+    /// The first producer id that nobody has been given.
+    pub next_producer_id: i64,
 }
 
 /// What a catalogue says of one topic.
@@ -147,6 +150,7 @@ pub fn read_catalogue_file(path: &Path) -> Result<CatalogueContent, DumpError> {
         deletions: deletions
             .map(|gone| content(&gone.name, gone.id, gone.partitions, BTreeMap::new()))
             .collect(),
+        next_producer_id: catalogue.next_producer_id,
     })
 }
 
@@ -155,19 +159,27 @@ fn old_catalogue() -> String {
 }
 
 /// The logs that the catalogue names; whatever is there, without one.
-fn known(catalogue: Option<&Catalogue>) -> Known {
-    let ids = |topic: &TopicName, topic_id: TopicId, partitions: u32| {
+fn known(catalogue: Option<&Catalogue>, config: &BrokerConfig) -> Known {
+    let ids = |topic: &TopicName, topic_id: TopicId, partitions: u32, durability: Durability| {
         let topic = topic.clone();
-        PartitionId::all(partitions).map(move |partition| LogId { topic: topic.clone(), partition, topic_id })
+        let id = move |partition| LogId { topic: topic.clone(), partition, topic_id, durability };
+        PartitionId::all(partitions).map(id)
+    };
+    let durability = |topic: &TopicEntry| {
+        let settings = TopicConfig::recall(&topic.config, config.max_message_bytes_limit);
+        settings.map_or_else(|_| Durability::default(), |settings| settings.durability)
     };
     Known {
         logs: catalogue.map(|catalogue| {
             let topics = catalogue.topics.iter();
-            topics.flat_map(|(name, topic)| ids(name, topic.id, topic.partitions)).collect()
+            topics
+                .flat_map(|(name, topic)| ids(name, topic.id, topic.partitions, durability(topic)))
+                .collect()
         }),
         deleting: catalogue.map_or_else(Vec::new, |catalogue| {
             let deletions = catalogue.deletions.iter();
-            deletions.flat_map(|deletion| ids(&deletion.name, deletion.id, deletion.partitions)).collect()
+            let id = |gone: &Deletion| ids(&gone.name, gone.id, gone.partitions, Durability::default());
+            deletions.flat_map(id).collect()
         }),
         files: vec![CATALOGUE_FILE.to_owned(), old_catalogue()],
     }

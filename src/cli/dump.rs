@@ -18,10 +18,10 @@ use crate::storage::dump::{self, Content, Dump, DumpError, IndexDump, IndexRow, 
 /// Which file.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-What the file is, its name tells: a segment (00000000000000000000.log, or .torn, what a
-recovery cut off), its .index and .timeindex, checkpoint, durable, catalogue, meta.toml, and in
-a partition's directory seals, leader-epochs and topic-id; each also as .old. A broker may run
-meanwhile: what it is just writing may then look damaged.
+What the file is, its name tells: a segment (00000000000000000000.log, or .1.torn, what a
+recovery cut off), its .index and .timeindex, a .snapshot of producers, checkpoint, durable,
+catalogue, meta.toml, and in a partition's directory seals, leader-epochs and topic-id; each
+also as .old. A broker may run meanwhile: what it is just writing may then look damaged.
 
 Of segments and indexes, --output json prints one object a line, of the others one document.
 Bytes that are not UTF-8 are written as {\"base64\": \"...\"}. What cannot be read is told in its
@@ -359,6 +359,7 @@ fn catalogue_text(catalogue: &CatalogueContent) -> String {
         [topic.name.clone(), topic.id.clone(), topic.partitions.to_string(), settings.join(" ")]
     });
     let topics = table(["TOPIC", "ID", "PARTITIONS", "SETTINGS"], topics);
+    let topics = format!("the next producer id is {}\n\n{topics}", catalogue.next_producer_id);
     if catalogue.deletions.is_empty() {
         return topics;
     }
@@ -384,6 +385,7 @@ fn content_text(content: &Content) -> String {
                 "INDEX",
                 "TIME INDEX",
                 "LARGEST TIMESTAMP",
+                "PRODUCERS AT",
             ];
             let logs = logs.iter().map(|log| {
                 [
@@ -396,6 +398,7 @@ fn content_text(content: &Content) -> String {
                     log.index_entries.to_string(),
                     log.time_entries.to_string(),
                     or_dash(log.max_timestamp_ms),
+                    or_dash(log.producer_snapshot),
                 ]
             });
             let end = if *clean { "the run ended in an orderly way" } else { "the run has not ended" };
@@ -441,6 +444,21 @@ fn content_text(content: &Content) -> String {
             let epochs =
                 epochs.iter().map(|one| [one.leader_epoch.to_string(), one.start_offset.to_string()]);
             table(["LEADER EPOCH", "START OFFSET"], epochs)
+        }
+        Content::Snapshot { offset, producers } => {
+            let header = ["PRODUCER ID", "EPOCH", "IDLE MS", "SEQUENCES", "OFFSETS"];
+            let rows = producers.iter().flat_map(|producer| {
+                producer.batches.iter().map(|batch| {
+                    [
+                        producer.producer_id.to_string(),
+                        producer.epoch.to_string(),
+                        producer.idle_ms.to_string(),
+                        format!("{}-{}", batch.base_sequence, batch.last_sequence),
+                        format!("{}-{}", batch.base_offset, batch.last_offset),
+                    ]
+                })
+            });
+            format!("the producers at offset {offset}\n\n{}", table(header, rows))
         }
         Content::TopicId { topic_id, partition } => format!("topic id {topic_id}, partition {partition}"),
         Content::Meta { format_version, cluster_id, broker_id } => {

@@ -14,7 +14,8 @@ use indicatif::ProgressBar;
 use super::failure::Failure;
 use super::{format, input, lines, output, progress};
 use crate::client::{
-    Client, Codec, Delivery, Error, Header, PartitionId, Producer, ProducerConfig, ProducerRecord, TopicName,
+    Client, Codec, Delivery, Error, Header, Offset, PartitionId, Producer, ProducerConfig, ProducerRecord,
+    TopicName, TopicPartition,
 };
 
 /// Larger batches than a program's: lines come in bulk, and a sync of the broker is worth one batch a partition.
@@ -35,12 +36,14 @@ Lines are bytes: all but the newline is kept, a carriage return too. An empty li
 record with an empty value. A last line without a newline is a record as well; read back,
 it has one. At the first failure it stops, and says how many records were acknowledged. So it
 does at Ctrl-C, once what it has read is appended; a second one does not wait for that. What may
-pass, such as a full disk, is told on standard error and tried again for two minutes.
+pass, such as a full disk or a broker that is started again, is told on standard error and tried
+again for two minutes; a line is appended once, however often it had to be sent.
 
 Examples:
   sagwan produce logs /var/log/syslog
   journalctl -f | sagwan produce journal --compression zstd
-  printf 'k1\\tv1\\nk2\\tv2\\n' | sagwan produce orders --key-separator '\\t'")]
+  printf 'k1\\tv1\\nk2\\tv2\\n' | sagwan produce orders --key-separator '\\t'
+  echo 42 | sagwan produce counter --partition 0 --expected-offset 41")]
 pub(super) struct ProduceArgs {
     /// The topic; the broker creates it if it is not there, and may
     #[arg(value_parser = input::topic)]
@@ -56,6 +59,9 @@ pub(super) struct ProduceArgs {
     /// A header for every record; may be given several times
     #[arg(long = "header", value_name = "K=V", value_parser = input::pair)]
     headers: Vec<(String, String)>,
+    /// Append all lines as one batch, and only if the first one gets this offset; else tell the next one, and fail
+    #[arg(long, value_name = "N", value_parser = input::offset, requires = "partition", conflicts_with = "compression")]
+    expected_offset: Option<Offset>,
     /// How batches are compressed
     #[arg(long, value_enum, default_value_t = Compression::None)]
     compression: Compression,
@@ -117,6 +123,13 @@ pub(super) async fn run(args: ProduceArgs, client: &Client) -> Result<(), Failur
         bytes: 0,
         started: Instant::now(),
     };
+    let condition = args.partition.zip(args.expected_offset);
+    if let Some((partition, expected)) = condition {
+        let place = TopicPartition::new(args.topic, partition);
+        run.all_at(client, &place, expected, blocks).await?;
+        eprintln!("{}", run.summary());
+        return Ok(());
+    }
     let bar = progress::bytes(total);
     let done = tokio::select! {
         done = run.all(blocks, &bar) => done,
@@ -194,6 +207,28 @@ impl Run {
                 self.lines
             )));
         }
+        Ok(())
+    }
+
+    /// Appends every line in one batch at just this offset, or none.
+    async fn all_at(
+        &mut self,
+        client: &Client,
+        place: &TopicPartition,
+        expected: Offset,
+        mut blocks: tokio::sync::mpsc::Receiver<std::io::Result<Bytes>>,
+    ) -> Result<(), Failure> {
+        let mut records = Vec::new();
+        while let Some(block) = blocks.recv().await {
+            let block = block.map_err(|error| Failure::io("cannot read the input", error))?;
+            for line in lines::lines(&block) {
+                self.lines += 1;
+                records.push(self.record(self.lines, line)?);
+            }
+            self.bytes += block.len() as u64;
+        }
+        client.append_at(place, expected, &records).await?;
+        self.acknowledged = self.lines;
         Ok(())
     }
 

@@ -117,7 +117,7 @@ pub(super) fn run(args: &VerifyArgs) -> Result<(), Failure> {
 fn checked(dir: &Path, config: &Config) -> Result<Checked, Failure> {
     let bar = Bar(progress::bytes(Some(0)));
     let begun = Instant::now();
-    let report = check::verify(dir, &config.broker, &bar);
+    let report = check::verify(dir, config, &bar);
     bar.0.finish_and_clear();
     let report = report.map_err(|error| cannot_run(dir, &error))?;
     let seconds = begun.elapsed().as_secs_f64();

@@ -114,7 +114,16 @@ impl Admin {
     /// # Errors
     /// `UNKNOWN_TOPIC`, or the connection's.
     pub async fn describe_topic(&self, name: &TopicName) -> Result<TopicInfo, Error> {
-        let request = proto::DescribeTopicRequest { name: name.as_str().to_owned() };
+        self.describe(name, false).await
+    }
+
+    /// All about one topic, which the broker creates if it is not there, and may.
+    pub(super) async fn describe_or_create_topic(&self, name: &TopicName) -> Result<TopicInfo, Error> {
+        self.describe(name, true).await
+    }
+
+    async fn describe(&self, name: &TopicName, allow_auto_create: bool) -> Result<TopicInfo, Error> {
+        let request = proto::DescribeTopicRequest { name: name.as_str().to_owned(), allow_auto_create };
         let answer = self.connection.answer(self.connection.admin().describe_topic(request).await)?;
         TopicInfo::from_proto(answer.topic)
     }

@@ -45,12 +45,20 @@ pub mod reason {
     pub const UNKNOWN_TOPIC: &str = "UNKNOWN_TOPIC";
     /// The topic has no such partition.
     pub const UNKNOWN_PARTITION: &str = "UNKNOWN_PARTITION";
+    /// A batch before this one was not appended. With an idempotent producer nobody sees it: it sends both again.
+    pub const OUT_OF_ORDER_SEQUENCE: &str = "OUT_OF_ORDER_SEQUENCE";
+    /// The batch would not have got the offset that was expected; the metadata has the `next_offset`.
+    pub const UNEXPECTED_OFFSET: &str = "UNEXPECTED_OFFSET";
     /// The broker's disk is full.
     pub const STORAGE_FULL: &str = "STORAGE_FULL";
     /// The broker is about to stop.
     pub const SHUTTING_DOWN: &str = "SHUTTING_DOWN";
     /// The reader took nothing for too long.
     pub const STREAM_STALLED: &str = "STREAM_STALLED";
+    /// The request came to a halt half way: nothing was done.
+    pub const REQUEST_STALLED: &str = "REQUEST_STALLED";
+    /// The broker has no memory for the request or its answer now: nothing was done.
+    pub const BROKER_BUSY: &str = "BROKER_BUSY";
 }
 
 /// Why a call failed. Cheap to clone.
@@ -105,6 +113,8 @@ impl Error {
                     | reason::STORAGE_FULL
                     | reason::SHUTTING_DOWN
                     | reason::STREAM_STALLED
+                    | reason::REQUEST_STALLED
+                    | reason::BROKER_BUSY
             )
     }
 
@@ -143,6 +153,18 @@ impl Error {
             reason: Cow::Borrowed(reason),
             message: message.into(),
             metadata: metadata.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+            retry_after: None,
+        }))
+    }
+
+    /// Of something that was sent several times: of one attempt the outcome is unknown (`unanswered`), the last one
+    /// failed. So the outcome is unknown.
+    pub(super) fn undecided(unanswered: &Self, last: &Self) -> Self {
+        Self(Arc::new(Facts {
+            code: unanswered.0.code,
+            reason: unanswered.0.reason.clone(),
+            message: format!("{unanswered}; sent again: {last}"),
+            metadata: last.0.metadata.clone(),
             retry_after: None,
         }))
     }

@@ -29,6 +29,7 @@
 
 mod admin;
 mod backoff;
+mod conditional;
 mod connection;
 mod consumer;
 mod description;

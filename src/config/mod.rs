@@ -4,6 +4,7 @@
 //! spells out all of them with their defaults, and a test keeps it so.
 
 mod broker;
+mod budget;
 mod grpc;
 mod storage;
 
@@ -69,6 +70,17 @@ pub enum ConfigError {
         /// What is allowed.
         requirement: String,
     },
+    /// The process may not open as many files as it needs at least.
+    #[error(
+        "at most {descriptors} files may be open at a time (RLIMIT_NOFILE), at least {needed} are needed: raise the limit, \
+         as with ulimit -n or LimitNOFILE="
+    )]
+    TooFewDescriptors {
+        /// How many may be open.
+        descriptors: u64,
+        /// How many would do, with the fewest logs and connections.
+        needed: u64,
+    },
 }
 
 impl Config {
@@ -106,6 +118,20 @@ impl Config {
                     "must be at least broker.max_message_bytes_limit + {} = {}",
                     GrpcConfig::ENVELOPE_BYTES,
                     largest + GrpcConfig::ENVELOPE_BYTES
+                )
+            },
+        )?;
+        // One answer always fits: what is read for it, and decoded records twice, in memory and on their way out.
+        let answer = largest.max(u64::from(self.broker.fetch_max_bytes)) + 2 * GrpcConfig::MAX_DECODED_BYTES;
+        require(
+            self.grpc.response_memory_bytes >= answer,
+            "grpc.response_memory_bytes",
+            self.grpc.response_memory_bytes,
+            || {
+                format!(
+                    "must be at least broker.fetch_max_bytes or broker.max_message_bytes_limit, whichever is larger, and \
+                     {} more: {answer}",
+                    2 * GrpcConfig::MAX_DECODED_BYTES
                 )
             },
         )?;
@@ -174,5 +200,16 @@ mod tests {
         config.storage.max_group_bytes = 1 << 20;
         let error = config.validate().expect_err("a group smaller than a message");
         assert!(error.to_string().contains("storage.max_group_bytes"), "{error}");
+
+        let mut config = Config::default();
+        config.grpc.request_memory_bytes = 2 * config.grpc.max_message_bytes - 1;
+        let error = config.validate().expect_err("no room for a message and what it decodes to").to_string();
+        assert!(error.contains("grpc.request_memory_bytes"), "{error}");
+
+        let mut config = Config::default();
+        config.broker.fetch_max_bytes =
+            u32::try_from(config.grpc.response_memory_bytes).expect("less than 4 GiB");
+        let error = config.validate().expect_err("no room for the largest answer").to_string();
+        assert!(error.contains("grpc.response_memory_bytes"), "{error}");
     }
 }

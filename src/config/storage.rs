@@ -2,7 +2,10 @@
 
 use serde::Deserialize;
 
-use super::{ConfigError, in_range};
+use super::{ConfigError, in_range, require};
+
+/// The fewest files that reading or writing gets along with.
+pub(super) const LEAST_OPEN: usize = 16;
 
 /// Settings of the storage layer, for the whole data directory.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -27,8 +30,20 @@ pub struct StorageConfig {
     /// Threads that open and recover logs at the start. 1 to 64. Default: 4.
     pub recovery_threads: usize,
     /// Segments open for reading at a time, in all; more are opened as others are let go. 16 to 1,000,000.
-    /// Default: 4,096.
+    /// Each takes up to two maps. Default: 4,096.
     pub open_segments: usize,
+    /// Room on the disk that is set aside for when there is no other: for deletions, committed offsets and the store's own
+    /// files. 0, none, to 64 GiB. Default: 16 MiB.
+    pub reserve_bytes: u64,
+    /// A partition forgets an idempotent producer that has appended nothing to it for so long, in ms; what it sends again
+    /// after that is appended again. 1,000 to 31,536,000,000. Default: one day.
+    pub producer_id_expiration_ms: i64,
+    /// Idempotent producers that a partition remembers; with more, the one idle longest is forgotten. 1 to 1,000,000.
+    /// Default: 10,000.
+    pub max_producers_per_partition: usize,
+    /// Logs with a file open for writing at a time, in all; one with nothing unsynced is closed for another. 16 to
+    /// 1,000,000, and at least `writer_threads`. Default: 4,096.
+    pub open_logs: usize,
 }
 
 /// How a group of written files is made durable.
@@ -56,6 +71,10 @@ impl Default for StorageConfig {
             index_max_bytes: 10 << 20,
             recovery_threads: 4,
             open_segments: 4_096,
+            reserve_bytes: 16 << 20,
+            producer_id_expiration_ms: 86_400_000,
+            max_producers_per_partition: 10_000,
+            open_logs: 4_096,
         }
     }
 }
@@ -70,6 +89,14 @@ impl StorageConfig {
         in_range("storage.index_interval_bytes", self.index_interval_bytes, 1 << 10..=1 << 20)?;
         in_range("storage.index_max_bytes", self.index_max_bytes, 4 << 10..=256 << 20)?;
         in_range("storage.recovery_threads", self.recovery_threads, 1..=64)?;
-        in_range("storage.open_segments", self.open_segments, 16..=1_000_000)
+        in_range("storage.open_segments", self.open_segments, LEAST_OPEN..=1_000_000)?;
+        in_range("storage.open_logs", self.open_logs, LEAST_OPEN..=1_000_000)?;
+        require(self.open_logs >= self.writer_threads, "storage.open_logs", self.open_logs, || {
+            format!("must be at least storage.writer_threads = {}", self.writer_threads)
+        })?;
+        in_range("storage.reserve_bytes", self.reserve_bytes, 0..=64 << 30)?;
+        let expiration_ms = self.producer_id_expiration_ms;
+        in_range("storage.producer_id_expiration_ms", expiration_ms, 1_000..=31_536_000_000)?;
+        in_range("storage.max_producers_per_partition", self.max_producers_per_partition, 1..=1_000_000)
     }
 }

@@ -145,7 +145,7 @@ impl Groups {
             partition: id,
             error,
         })?;
-        let pending = self.broker.start_append(Caller::Internal, &topic, partition, batch).await?;
+        let pending = self.broker.start_append(Caller::Internal, &topic, partition, batch, None).await?;
 
         // From here on the commit is in the log: the table follows, whether anybody waits for it or not.
         let (broker, table) = (Arc::clone(&self.broker), Arc::clone(&self.table));

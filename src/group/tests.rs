@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures_util::poll;
 
 use super::{Commit, Committed, GroupError, Groups};
-use crate::broker::testing::{AT_ONCE, NOW_MS, Place, create, from, name};
+use crate::broker::testing::{AT_ONCE, NOW_MS, Place, create, fetch, from, name};
 use crate::broker::{Broker, BrokerError};
 use crate::record;
 use crate::types::{GroupName, LeaderEpoch, OFFSETS_TOPIC, Offset, PartitionId, TopicName};
@@ -103,7 +103,7 @@ async fn a_commit_is_taken_whole_or_not_at_all() {
     groups.commit(&group("g"), vec![commit("t", 0, 3), commit("t", 0, 4)]).await.expect("committed");
     assert_eq!(offsets(&groups, "g"), [("t".to_owned(), 0, 4)]);
     let home = super::offsets_log::partition_of(&group("g"), 16) as i32;
-    let fetched = broker.fetch(&[from(OFFSETS_TOPIC, home, 0)], AT_ONCE).await.remove(0).expect("readable");
+    let fetched = fetch(&broker, &[from(OFFSETS_TOPIC, home, 0)], AT_ONCE).await.remove(0).expect("readable");
     let counts: Vec<i32> = fetched
         .batches
         .chunks

@@ -3,6 +3,7 @@
 use std::iter::FusedIterator;
 
 use super::attributes::{Attributes, TimestampType};
+use super::builder::ProducerStamp;
 use super::codec::Codec;
 use super::error::{BatchError, CorruptBatch, InvalidBatch};
 use super::header::{self, HEADER_BYTES, Header, LENGTH_PREFIX_BYTES, MAGIC_V2, at};
@@ -31,22 +32,18 @@ impl<'a> BatchView<'a> {
         let bytes = bytes.get(..size_bytes).ok_or_else(|| truncated(size_bytes))?;
         let header = bytes.first_chunk().ok_or_else(|| truncated(HEADER_BYTES))?;
         let view = Self { header, bytes };
-        view.check_header()?;
-        Ok(view)
-    }
 
-    fn check_header(&self) -> Result<(), CorruptBatch> {
-        let magic = i8::from_be_bytes(header::get::<{ at::MAGIC }, _>(self.header));
+        let magic = i8::from_be_bytes(header::get::<{ at::MAGIC }, _>(header));
         if magic != MAGIC_V2 {
-            return Err(CorruptBatch::Magic { magic });
+            return Err(CorruptBatch::Magic { magic }.into());
         }
-        let base_offset = i64::from_be_bytes(header::get::<{ at::BASE_OFFSET }, _>(self.header));
-        let last_offset_delta = self.last_offset_delta();
+        let base_offset = i64::from_be_bytes(header::get::<{ at::BASE_OFFSET }, _>(header));
+        let last_offset_delta = view.last_offset_delta();
         let last_offset = base_offset.checked_add(i64::from(last_offset_delta));
         if base_offset < 0 || last_offset_delta < 0 || last_offset.is_none_or(|last| last == i64::MAX) {
-            return Err(CorruptBatch::Offsets { base_offset, last_offset_delta });
+            return Err(CorruptBatch::Offsets { base_offset, last_offset_delta }.into());
         }
-        Ok(())
+        Ok(view)
     }
 
     /// The batch as it is encoded.
@@ -117,6 +114,16 @@ impl<'a> BatchView<'a> {
     /// The producer's number of the first record; means nothing without a producer id.
     pub fn base_sequence(&self) -> i32 {
         i32::from_be_bytes(header::get::<{ at::BASE_SEQUENCE }, _>(self.header))
+    }
+
+    /// Who produced it, and how it is numbered; `None` for nobody in particular.
+    pub fn producer(&self) -> Option<ProducerStamp> {
+        let stamp = ProducerStamp {
+            producer_id: self.producer_id(),
+            producer_epoch: self.producer_epoch(),
+            base_sequence: self.base_sequence(),
+        };
+        (stamp.producer_id >= 0).then_some(stamp)
     }
 
     /// How many records there are, as the header has it.
@@ -213,41 +220,37 @@ pub fn frame_size(prefix: &[u8]) -> Option<usize> {
     size_bytes(batch_length(prefix)?)
 }
 
-/// What the header of a batch claims, before the rest of the batch has been read.
+/// What the header of a batch claims, whether or not any of it is true: for finding one's way where a log is damaged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Frame {
-    /// The size of the batch, header included: up to 2 GiB, whatever is there.
+pub struct HeaderClaim {
+    /// The version of the format.
+    pub magic: i8,
+    /// The offset of the first record.
+    pub base_offset: i64,
+    /// The size of the batch; at least that of a header.
     pub size_bytes: usize,
-    /// The offset of its first record.
-    pub base_offset: Offset,
-    /// One past the offset of its last record.
-    pub next_offset: Offset,
-    /// How many records it has.
-    pub record_count: i32,
-    /// The checksum field.
-    pub crc: u32,
+    /// How many records there are; `None` if the header contradicts itself about it, or there are none.
+    pub record_count: Option<u32>,
 }
 
-impl Frame {
-    /// What `header`, the first 61 bytes or more of what may be a batch, claims; `None` where [`BatchView::parse`] would
-    /// refuse it whatever follows. Cheap enough to be asked at every byte of a damaged file.
-    pub fn peek(header: &[u8]) -> Option<Self> {
-        let size_bytes = frame_size(header)?;
-        let view = BatchView { header: header.first_chunk()?, bytes: header };
-        view.check_header().ok()?;
+impl HeaderClaim {
+    /// What the first 61 bytes claim; `None` if they are fewer, or the size has no room for them.
+    pub fn read(bytes: &[u8]) -> Option<Self> {
+        let header: &Header = bytes.first_chunk()?;
+        let last_offset_delta = i32::from_be_bytes(header::get::<{ at::LAST_OFFSET_DELTA }, _>(header));
+        let count = i32::from_be_bytes(header::get::<{ at::RECORD_COUNT }, _>(header));
+        let agree = last_offset_delta.checked_add(1) == Some(count);
         Some(Self {
-            size_bytes,
-            base_offset: view.base_offset(),
-            next_offset: view.next_offset(),
-            record_count: view.record_count(),
-            crc: view.crc(),
+            magic: i8::from_be_bytes(header::get::<{ at::MAGIC }, _>(header)),
+            base_offset: i64::from_be_bytes(header::get::<{ at::BASE_OFFSET }, _>(header)),
+            size_bytes: frame_size(bytes)?,
+            record_count: u32::try_from(count).ok().filter(|count| agree && *count > 0),
         })
     }
 
-    /// Whether it counts as many records as it has offsets, as every batch does that has not been compacted.
-    pub fn counts_add_up(&self) -> bool {
-        self.record_count > 0
-            && self.next_offset.get() - self.base_offset.get() == i64::from(self.record_count)
+    /// Whether it can be the header of a batch at all.
+    pub fn is_plausible(&self) -> bool {
+        self.magic == MAGIC_V2 && self.base_offset >= 0 && self.record_count.is_some()
     }
 }
 

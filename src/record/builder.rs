@@ -33,6 +33,13 @@ pub struct ProducerStamp {
 impl ProducerStamp {
     /// Of a batch from nobody in particular.
     const NONE: Self = Self { producer_id: NO_PRODUCER_ID, producer_epoch: -1, base_sequence: -1 };
+
+    /// Writes it to its place.
+    pub(super) fn put(self, header: &mut Header) {
+        header::put::<{ at::PRODUCER_ID }, _>(header, self.producer_id.to_be_bytes());
+        header::put::<{ at::PRODUCER_EPOCH }, _>(header, self.producer_epoch.to_be_bytes());
+        header::put::<{ at::BASE_SEQUENCE }, _>(header, self.base_sequence.to_be_bytes());
+    }
 }
 
 /// Builds one batch. Its base offset is 0 until the broker sets it.
@@ -169,9 +176,7 @@ impl BatchBuilder {
         header::put::<{ at::LAST_OFFSET_DELTA }, _>(&mut header, count.saturating_sub(1).to_be_bytes());
         header::put::<{ at::BASE_TIMESTAMP }, _>(&mut header, self.base_timestamp.to_be_bytes());
         header::put::<{ at::MAX_TIMESTAMP }, _>(&mut header, self.max_timestamp.to_be_bytes());
-        header::put::<{ at::PRODUCER_ID }, _>(&mut header, self.producer.producer_id.to_be_bytes());
-        header::put::<{ at::PRODUCER_EPOCH }, _>(&mut header, self.producer.producer_epoch.to_be_bytes());
-        header::put::<{ at::BASE_SEQUENCE }, _>(&mut header, self.producer.base_sequence.to_be_bytes());
+        self.producer.put(&mut header);
         header::put::<{ at::RECORD_COUNT }, _>(&mut header, count.to_be_bytes());
         header
     }

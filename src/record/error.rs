@@ -165,6 +165,18 @@ pub enum InvalidBatch {
     /// Log-append time is set by the broker alone.
     #[error("the log-append time bit is set")]
     LogAppendTime,
+    /// A producer id, epoch and sequence of which one is negative; all three are together, or the id is -1.
+    #[error(
+        "producer id {producer_id}, epoch {producer_epoch} and sequence {base_sequence} are no producer's"
+    )]
+    Producer {
+        /// The producer id field.
+        producer_id: i64,
+        /// The producer epoch field.
+        producer_epoch: i16,
+        /// The base sequence field.
+        base_sequence: i32,
+    },
     /// A timestamp below -1, which says that there is none.
     #[error("timestamp {timestamp_ms} is negative")]
     NegativeTimestamp {
@@ -217,12 +229,6 @@ pub enum UnsupportedBatch {
     /// Transactions.
     #[error("the transactional bit is set, and there are no transactions yet")]
     Transactional,
-    /// Idempotent producers.
-    #[error("it names producer id {producer_id}, and there are no idempotent producers yet")]
-    ProducerId {
-        /// The producer id field.
-        producer_id: i64,
-    },
 }
 
 impl From<CorruptBatch> for BatchError {

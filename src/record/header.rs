@@ -56,27 +56,6 @@ pub(super) fn checksum(batch: &[u8]) -> u32 {
     crc32c::crc32c(batch.get(CRC_FROM..).unwrap_or_default())
 }
 
-/// The same checksum, of a batch that comes in pieces: for one too large to be read before it is known to be one.
-#[derive(Debug, Default)]
-pub struct RunningChecksum {
-    seen_bytes: usize,
-    crc: u32,
-}
-
-impl RunningChecksum {
-    /// The next bytes of the batch, from its first on.
-    pub fn update(&mut self, piece: &[u8]) {
-        let skip = CRC_FROM.saturating_sub(self.seen_bytes).min(piece.len());
-        self.crc = crc32c::crc32c_append(self.crc, piece.get(skip..).unwrap_or_default());
-        self.seen_bytes += piece.len();
-    }
-
-    /// The checksum of all that came.
-    pub fn finish(self) -> u32 {
-        self.crc
-    }
-}
-
 /// Computes the CRC field anew: the last step of every change to what it covers.
 pub(super) fn seal(batch: &mut [u8]) {
     let crc = checksum(batch);

@@ -47,13 +47,13 @@ mod validate;
 mod varint;
 
 pub use attributes::{Attributes, TimestampType};
-pub use batch::{BatchView, Batches, Frame, batches, frame_size};
+pub use batch::{BatchView, Batches, HeaderClaim, batches, frame_size};
 pub use builder::{BatchBuilder, BatchOptions, ProducerStamp};
 pub use codec::Codec;
 pub use error::{BatchError, CorruptBatch, InvalidBatch, RecordFault, UnsupportedBatch};
-pub use header::{HEADER_BYTES, LENGTH_PREFIX_BYTES, RunningChecksum};
+pub use header::{HEADER_BYTES, LENGTH_PREFIX_BYTES};
 pub use key_hash::partition_for_key;
-pub use patch::{set_log_append_time, set_position};
+pub use patch::{set_log_append_time, set_position, set_producer};
 pub use recompress::recompress;
 pub use records::{Headers, RecordView, Records};
 pub use validate::{ValidationRules, validate};

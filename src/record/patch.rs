@@ -1,6 +1,7 @@
 //! What the broker changes in a batch it accepted, in place.
 
 use super::attributes::Attributes;
+use super::builder::ProducerStamp;
 use super::header::{self, Header, at};
 use crate::types::{LeaderEpoch, Offset};
 
@@ -21,6 +22,15 @@ pub fn set_log_append_time(batch: &mut [u8], now_ms: i64) {
     let attributes = Attributes(i16::from_be_bytes(header::get::<{ at::ATTRIBUTES }, _>(header)));
     header::put::<{ at::ATTRIBUTES }, _>(header, attributes.with_log_append_time().0.to_be_bytes());
     header::put::<{ at::MAX_TIMESTAMP }, _>(header, now_ms.to_be_bytes());
+    header::seal(batch);
+}
+
+/// Says anew who produced a whole batch and how it is numbered.
+///
+/// Costs a pass over the batch, for its checksum. Bytes too few for a header are left alone.
+pub fn set_producer(batch: &mut [u8], stamp: ProducerStamp) {
+    let Some(header) = header_of(batch) else { return };
+    stamp.put(header);
     header::seal(batch);
 }
 

@@ -82,14 +82,20 @@ fn check_attributes(batch: &BatchView<'_>) -> Result<Codec, BatchError> {
     Ok(codec)
 }
 
-/// Idempotent producers need state that is not kept yet: without it a retry would be appended twice.
+/// A producer has an epoch and numbers its records.
 ///
 /// Epoch and sequence mean nothing without a producer id, and clients fill them differently (Sarama leaves the
 /// sequence at 0), so that as in Kafka they are not looked at.
-fn check_producer(batch: &BatchView<'_>) -> Result<(), UnsupportedBatch> {
-    match batch.producer_id() {
-        NO_PRODUCER_ID => Ok(()),
-        producer_id => Err(UnsupportedBatch::ProducerId { producer_id }),
+fn check_producer(batch: &BatchView<'_>) -> Result<(), InvalidBatch> {
+    let producer_id = batch.producer_id();
+    match batch.producer() {
+        None if producer_id == NO_PRODUCER_ID => Ok(()),
+        Some(stamp) if stamp.producer_epoch >= 0 && stamp.base_sequence >= 0 => Ok(()),
+        _ => Err(InvalidBatch::Producer {
+            producer_id,
+            producer_epoch: batch.producer_epoch(),
+            base_sequence: batch.base_sequence(),
+        }),
     }
 }
 

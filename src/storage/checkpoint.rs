@@ -7,6 +7,7 @@
 //!   recovery point: offset i64 | base offset of its segment i64 | position in it u64
 //!   index entries u64 | time index entries u64
 //!   largest timestamp i64 (-1: none) | its relative offset u32 | timestamp of the last time index entry i64 (-1: none)
+//!   offset of the snapshot of producers i64 (-1: none), not in version 1: there are none
 //! ```
 //! Big-endian, in the frame of [`super::small_file`]. Everything below a recovery point is synced, indexes included.
 
@@ -23,7 +24,9 @@ use crate::types::{LeaderEpoch, Offset, PartitionId, TopicId};
 
 /// The file's name.
 pub(super) const FILE: &str = "checkpoint";
-const VERSION: u8 = 1;
+pub(super) const VERSION: u8 = 2;
+/// From before there were producers.
+const VERSION_WITHOUT_PRODUCERS: u8 = 1;
 const CLEAN: u8 = 1;
 
 /// The name of the one before it.
@@ -61,6 +64,8 @@ pub(super) struct LogCheckpoint {
     pub(super) log_start: Offset,
     /// All below is synced, indexes included.
     pub(super) recovery_point: Boundary,
+    /// The snapshot that has the producers of all below the recovery point; `None`: there were none.
+    pub(super) producers: Option<Offset>,
 }
 
 /// The whole file.
@@ -75,7 +80,8 @@ pub(super) struct Checkpoint {
 }
 
 impl Checkpoint {
-    fn encode(&self) -> Vec<u8> {
+    /// Encodes the whole file.
+    pub(super) fn encode(&self) -> Vec<u8> {
         let mut body = Vec::new();
         body.put_u8(if self.clean { CLEAN } else { 0 });
         body.put_i32(self.leader_epoch.0);
@@ -92,21 +98,29 @@ impl Checkpoint {
             body.put_i64(log.recovery_point.index.newest.map_or(-1, |newest| newest.timestamp_ms));
             body.put_u32(log.recovery_point.index.newest.map_or(0, |newest| newest.relative_offset));
             body.put_i64(log.recovery_point.index.last_entry_ms.unwrap_or(-1));
+            body.put_i64(log.producers.map_or(-1, Offset::get));
         }
         small_file::encode(FileKind::Checkpoint, VERSION, &body)
     }
 
-    fn decode(mut body: &[u8]) -> Option<Self> {
+    /// Decodes the body of a file of that version; `None` if it is not one.
+    pub(super) fn decode(version: u8, mut body: &[u8]) -> Option<Self> {
         let flags = body.try_get_u8().ok()?;
         let leader_epoch = LeaderEpoch(body.try_get_i32().ok()?);
         let count = body.try_get_u32().ok()?;
         let mut logs = BTreeMap::new();
         for _ in 0..count {
-            let (key, log) = decode_log(&mut body)?;
+            let (key, log) = decode_log(version, &mut body)?;
             logs.insert(key, log);
         }
         let valid = body.is_empty() && flags <= CLEAN && leader_epoch.0 >= 0 && logs.len() == count as usize;
         valid.then_some(Self { clean: flags == CLEAN, leader_epoch, logs })
+    }
+
+    /// The epoch of the run that comes after the one that wrote it: what may have been lost must not come back in another
+    /// guise.
+    pub(super) fn next_epoch(&self) -> LeaderEpoch {
+        if self.clean { self.leader_epoch } else { LeaderEpoch(self.leader_epoch.0.saturating_add(1)) }
     }
 
     /// Reads the checkpoint of a data directory; `None` if there was never one. In place of a damaged or lost one stands
@@ -126,14 +140,19 @@ impl Checkpoint {
                 Ok(Some(Self { clean: false, leader_epoch, ..older }))
             }
             Err(error) => Err(damage.unwrap_or(error)),
-            Ok(None) => damage.map_or(Ok(None), Err),
+            Ok(None) => Ok(damage.map(|damage| {
+                // The first one there was, written before any log: the second would have kept it. So it said nothing.
+                tracing::warn!(%damage, "going on without a checkpoint");
+                Self::default()
+            })),
         }
     }
 
     /// Reads the one in the file `path`, and that alone; `None` if there is none.
     pub(super) fn read_file(fs: &dyn Fs, path: &Path) -> Result<Option<Self>, ReadFileError> {
-        let Some(body) = small_file::read(fs, path, FileKind::Checkpoint, VERSION)? else { return Ok(None) };
-        match Self::decode(&body) {
+        let read = small_file::read_any(fs, path, FileKind::Checkpoint, VERSION)?;
+        let Some((version, body)) = read else { return Ok(None) };
+        match Self::decode(version, &body) {
             Some(checkpoint) => Ok(Some(checkpoint)),
             None => Err(ReadFileError::Frame { path: path.to_owned(), source: FrameError::Damaged }),
         }
@@ -148,7 +167,7 @@ impl Checkpoint {
     }
 }
 
-fn decode_log(body: &mut &[u8]) -> Option<(LogKey, LogCheckpoint)> {
+fn decode_log(version: u8, body: &mut &[u8]) -> Option<(LogKey, LogCheckpoint)> {
     let mut topic_id = [0; 16];
     body.try_copy_to_slice(&mut topic_id).ok()?;
     let partition = PartitionId::new(body.try_get_i32().ok()?)?;
@@ -156,15 +175,24 @@ fn decode_log(body: &mut &[u8]) -> Option<(LogKey, LogCheckpoint)> {
     let mark = Mark {
         offset: Offset::new(body.try_get_i64().ok()?)?,
         segment: Offset::new(body.try_get_i64().ok()?)?,
-        position: body.try_get_u64().ok()?,
+        position: get_size(body)?,
     };
-    let (offsets, times) = (body.try_get_u64().ok()?, body.try_get_u64().ok()?);
+    let (offsets, times) = (get_size(body)?, get_size(body)?);
     let (timestamp_ms, relative_offset) = (body.try_get_i64().ok()?, body.try_get_u32().ok()?);
     let newest = (timestamp_ms >= 0).then_some(TimeEntry { timestamp_ms, relative_offset });
     let last_entry_ms = Some(body.try_get_i64().ok()?).filter(|timestamp| *timestamp >= 0);
     let index = IndexResume { offsets, times, newest, last_entry_ms };
     let recovery_point = Boundary { mark, index };
-    Some(((TopicId::from_bytes(topic_id), partition), LogCheckpoint { log_start, recovery_point }))
+    let producers = match version {
+        VERSION_WITHOUT_PRODUCERS => None,
+        _ => Offset::new(body.try_get_i64().ok()?),
+    };
+    Some(((TopicId::from_bytes(topic_id), partition), LogCheckpoint { log_start, recovery_point, producers }))
+}
+
+/// A place in a segment, or a number of its index entries: no segment is so large that it would need more than 32 bits.
+fn get_size(body: &mut &[u8]) -> Option<u64> {
+    u32::try_from(body.try_get_u64().ok()?).ok().map(u64::from)
 }
 
 #[cfg(test)]
@@ -178,8 +206,9 @@ mod tests {
         (
             (any::<[u8; 16]>(), 0i32..10_000),
             offset(),
-            (offset(), offset(), any::<u64>()),
-            (any::<u64>(), any::<u64>(), time(), time()),
+            (offset(), offset(), any::<u32>()),
+            (any::<u32>(), any::<u32>(), time(), time()),
+            prop::option::of(offset()),
         )
             .prop_map(
                 |(
@@ -187,13 +216,16 @@ mod tests {
                     log_start,
                     (offset, segment, position),
                     (offsets, times, newest, last),
+                    producers,
                 )| {
                     let newest = newest
                         .map(|(timestamp_ms, relative_offset)| TimeEntry { timestamp_ms, relative_offset });
+                    let (offsets, times) = (u64::from(offsets), u64::from(times));
                     let index = IndexResume { offsets, times, newest, last_entry_ms: last.map(|(ms, _)| ms) };
-                    let recovery_point = Boundary { mark: Mark { offset, segment, position }, index };
+                    let mark = Mark { offset, segment, position: position.into() };
+                    let recovery_point = Boundary { mark, index };
                     let key = (TopicId::from_bytes(id), PartitionId::new(partition).unwrap());
-                    (key, LogCheckpoint { log_start, recovery_point })
+                    (key, LogCheckpoint { log_start, recovery_point, producers })
                 },
             )
     }
@@ -204,13 +236,29 @@ mod tests {
             let checkpoint = Checkpoint { clean, leader_epoch: LeaderEpoch(epoch), logs };
             let bytes = checkpoint.encode();
             let body = small_file::decode(FileKind::Checkpoint, VERSION, &bytes).unwrap();
-            prop_assert_eq!(Checkpoint::decode(body), Some(checkpoint));
+            prop_assert_eq!(Checkpoint::decode(VERSION, body), Some(checkpoint));
         }
 
         #[test]
         fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            let _ = Checkpoint::decode(&bytes);
+            let _ = Checkpoint::decode(VERSION, &bytes);
         }
+    }
+
+    #[test]
+    fn a_place_that_no_segment_has_is_no_place() {
+        let key = (TopicId::from_bytes([9; 16]), PartitionId::new(0).unwrap());
+        let mut log =
+            LogCheckpoint { log_start: Offset::ZERO, recovery_point: Boundary::default(), producers: None };
+        let decode = |log| {
+            let checkpoint = Checkpoint { logs: BTreeMap::from([(key, log)]), ..Checkpoint::default() };
+            let bytes = checkpoint.encode();
+            Checkpoint::decode(VERSION, small_file::decode(FileKind::Checkpoint, VERSION, &bytes).unwrap())
+        };
+        log.recovery_point.index.offsets = u64::from(u32::MAX);
+        assert!(decode(log).is_some());
+        log.recovery_point.index.offsets += 1;
+        assert_eq!(decode(log), None);
     }
 
     #[test]
@@ -226,6 +274,7 @@ mod tests {
                     last_entry_ms: None,
                 },
             },
+            producers: Some(Offset::clamped(12)),
         };
         let key = (TopicId::from_bytes([9; 16]), PartitionId::new(10).unwrap());
         let checkpoint =
@@ -238,7 +287,12 @@ mod tests {
         }
         expected.extend([0, 0, 0, 8]);
         expected.extend([0xff; 8]);
+        let before_producers = expected.clone();
+        expected.extend([0, 0, 0, 0, 0, 0, 0, 12]);
         let bytes = checkpoint.encode();
         assert_eq!(small_file::decode(FileKind::Checkpoint, VERSION, &bytes).unwrap(), expected);
+        let log = LogCheckpoint { producers: None, ..log };
+        let old = Checkpoint { logs: BTreeMap::from([(key, log)]), ..checkpoint };
+        assert_eq!(Checkpoint::decode(1, &before_producers), Some(old));
     }
 }

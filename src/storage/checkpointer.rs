@@ -1,19 +1,24 @@
-//! Writes the checkpoint: brings the indexes and epochs of logs that have changed to the disk, then moves their
-//! recovery points.
+//! Writes the checkpoint: brings the indexes, epochs and producers of logs that have changed to the disk, then moves
+//! their recovery points.
 
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
 use super::checkpoint::{Boundary, Checkpoint, LogCheckpoint, LogKey};
-use super::fs::{Fs, FsFile};
+use super::fs::{Fs, FsFile, OpenHow};
 use super::index::Unflushed;
-use super::log_view::LogView;
+use super::log_view::{LogView, ProducersAt};
+use super::producer_snapshot;
+use super::room::Room;
 use super::segment::Segment;
+use super::small_file;
 use super::syncer::Syncer;
+use crate::clock::Clock;
 use crate::types::{LeaderEpoch, Offset};
 
 /// All open logs.
@@ -22,16 +27,29 @@ pub(super) type Registry = Mutex<BTreeMap<LogKey, Arc<LogView>>>;
 /// The one who writes the checkpoint.
 pub(super) struct Checkpointer {
     pub(super) fs: Arc<dyn Fs>,
+    pub(super) room: Arc<Room>,
     pub(super) dir: PathBuf,
     pub(super) logs: Arc<Registry>,
     pub(super) syncer: Arc<Mutex<Syncer>>,
+    pub(super) clock: Arc<dyn Clock>,
     pub(super) leader_epoch: LeaderEpoch,
     /// What the file says now. Entries of logs that could not be opened stay as they are.
     pub(super) last: Mutex<BTreeMap<LogKey, LogCheckpoint>>,
+    /// So many are flushed at a time: each needs three descriptors meanwhile.
+    pub(super) logs_at_a_time: usize,
 }
 
-/// So many logs are flushed at a time: each needs two descriptors meanwhile.
-const LOGS_AT_A_TIME: usize = 128;
+/// More at a time would not make it faster.
+const MOST_LOGS_AT_A_TIME: u64 = 128;
+
+/// How many logs to flush at a time where there are so many descriptors: an eighth of them, of what the settings
+/// leave to the work on files.
+pub(super) fn logs_at_a_time(descriptors: u64) -> usize {
+    (descriptors / 24).clamp(1, MOST_LOGS_AT_A_TIME) as usize
+}
+
+/// Up to so many directories are synced one by one.
+const FEW_DIRS: usize = 4;
 
 /// A segment, and what has been written of its indexes.
 type FlushedIndex = (Arc<Segment>, Unflushed);
@@ -41,7 +59,9 @@ struct Flushed<'a> {
     view: &'a LogView,
     entry: LogCheckpoint,
     index: Option<FlushedIndex>,
-    files: std::ops::Range<usize>,
+    /// A new snapshot of producers, under its temporary name.
+    snapshot: Option<Offset>,
+    files: Range<usize>,
 }
 
 impl Checkpointer {
@@ -61,19 +81,26 @@ impl Checkpointer {
         let mut last = self.last.lock();
         let mut entries = last.clone();
         let views: Vec<_> = self.logs.lock().values().cloned().collect();
-        for some in views.chunks(LOGS_AT_A_TIME) {
+        for some in views.chunks(self.logs_at_a_time) {
             for flushed in self.flush(some, &last) {
                 entries.insert(flushed.view.key, flushed.entry);
             }
         }
         if let Some((key, start)) = new_start {
             // A log that could not be flushed yet has no entry: then nothing is known of it but this.
-            let unknown = LogCheckpoint { log_start: start, recovery_point: Boundary::default() };
+            let unknown =
+                LogCheckpoint { log_start: start, recovery_point: Boundary::default(), producers: None };
             entries.entry(key).or_insert(unknown).log_start = start;
         }
         let checkpoint = Checkpoint { clean, leader_epoch: self.leader_epoch, logs: entries };
         checkpoint.replace(&*self.fs, &self.dir)?;
+        for view in &views {
+            // This file and the one before it, which stays beside it.
+            let named = [checkpoint.logs.get(&view.key), last.get(&view.key)];
+            producer_snapshot::prune(view, &named.map(|log| log.and_then(|log| log.producers)));
+        }
         *last = checkpoint.logs;
+        self.room.set_begun();
         Ok(())
     }
 
@@ -95,8 +122,8 @@ impl Checkpointer {
         let mut flushed = Vec::new();
         for view in views {
             let begin = files.len();
-            match Self::flush_log(view, last.get(&view.key), &mut files) {
-                Ok((entry, index)) => flushed.push(Flushed { view, entry, index, files: begin..files.len() }),
+            match self.flush_log(view, last.get(&view.key), &mut files) {
+                Ok(part) => flushed.push(Flushed { files: begin..files.len(), ..part }),
                 Err(error) => {
                     tracing::warn!(dir = %view.dir.display(), %error, "cannot write a partition's indexes");
                     files.truncate(begin);
@@ -113,30 +140,77 @@ impl Checkpointer {
             }
             error.is_none()
         });
+        self.place_snapshots(&mut flushed);
         flushed
     }
 
-    fn flush_log(
-        view: &LogView,
+    /// Gives synced snapshots their names, and makes those durable. A log for which it fails is left out.
+    fn place_snapshots(&self, flushed: &mut Vec<Flushed<'_>>) {
+        let failed = |view: &LogView, error: &io::Error| {
+            tracing::warn!(dir = %view.dir.display(), %error, "cannot write a snapshot of a partition's producers");
+        };
+        flushed.retain(|Flushed { view, snapshot, .. }| {
+            let Some(offset) = snapshot else { return true };
+            let placed = view
+                .while_open(|| small_file::place(&*self.fs, &view.dir, &producer_snapshot::name(*offset)));
+            if let Some(Err(error)) = &placed {
+                failed(view, error);
+            }
+            matches!(placed, Some(Ok(())))
+        });
+        // All names are given by now: what makes the first one durable has done the others.
+        let many = flushed.iter().filter(|log| log.snapshot.is_some()).count() > FEW_DIRS;
+        let all_synced = many && self.fs.can_sync_file_system(&self.dir) && {
+            let root = self.fs.open(&self.dir, OpenHow::Read);
+            root.and_then(|root| root.sync_file_system()).is_ok()
+        };
+        flushed.retain(|Flushed { view, snapshot, .. }| {
+            let Some(offset) = snapshot else { return true };
+            let synced = if all_synced { Ok(()) } else { self.fs.sync_dir(&view.dir) };
+            match &synced {
+                Ok(()) => view.name_snapshot(*offset),
+                Err(error) => failed(view, error),
+            }
+            synced.is_ok()
+        });
+    }
+
+    fn flush_log<'a>(
+        &self,
+        view: &'a LogView,
         last: Option<&LogCheckpoint>,
         files: &mut Vec<Arc<dyn FsFile>>,
-    ) -> io::Result<(LogCheckpoint, Option<FlushedIndex>)> {
-        let recovery_point = view.synced();
-        let entry = LogCheckpoint { log_start: view.log_start_offset(), recovery_point };
-        if last.is_some_and(|last| last.recovery_point == recovery_point) {
-            return Ok((entry, None));
-        }
-        view.flush_epochs()?;
+    ) -> io::Result<Flushed<'a>> {
+        let (recovery_point, producers) = view.synced_with_producers(self.clock.monotonic_ms());
+        let (named, news) = match producers {
+            ProducersAt::Known(named) => (named, None),
+            ProducersAt::News(offset, bytes) => (Some(offset), Some((offset, bytes))),
+        };
+        let entry = LogCheckpoint { log_start: view.log_start_offset(), recovery_point, producers: named };
+        let mut flushed = Flushed { view, entry, index: None, snapshot: None, files: 0..0 };
         let segments = view.segments();
         let segment = segments.iter().find(|segment| segment.base() == recovery_point.mark.segment);
-        if let Some(segment) = segment.filter(|segment| segment.seal().is_none()) {
-            let unflushed = segment.index().read().unflushed();
-            if !unflushed.is_empty() {
-                let paths = (segment.path("index"), segment.path("timeindex"));
-                files.extend(unflushed.write(&*view.fs, &paths.0, &paths.1)?);
-                return Ok((entry, Some((Arc::clone(segment), unflushed))));
-            }
+        // An index that was lost and made anew is written although the log has not moved.
+        let segment =
+            segment.filter(|segment| segment.seal().is_none() && !segment.index().read().is_flushed());
+        let is_known =
+            |last: &LogCheckpoint| last.recovery_point == recovery_point && last.producers == named;
+        let has_moved = news.is_some() || !last.is_some_and(is_known);
+        if !has_moved && segment.is_none() && !view.epochs.lock().has_changed() {
+            return Ok(flushed);
         }
-        Ok((entry, None))
+        if let Some((offset, bytes)) = news {
+            let name = producer_snapshot::name(offset);
+            files.push(small_file::write_temporary(&*view.fs, &view.dir, &name, &bytes)?);
+            flushed.snapshot = Some(offset);
+        }
+        view.write_epochs()?;
+        if let Some(segment) = segment {
+            let unflushed = segment.index().read().unflushed();
+            let paths = (segment.path("index"), segment.path("timeindex"));
+            files.extend(unflushed.write(&*view.fs, &paths.0, &paths.1)?);
+            flushed.index = Some((Arc::clone(segment), unflushed));
+        }
+        Ok(flushed)
     }
 }

@@ -102,8 +102,35 @@ pub(super) struct Meta {
     pub(super) broker_id: i32,
 }
 
+/// Why bytes are not a `meta.toml` of ours.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum MetaError {
+    /// A newer program has written it, with this version.
+    #[error("it has format version {0}, which is newer than this program's")]
+    Newer(u32),
+    #[error("{0}")]
+    Damaged(String),
+}
+
 impl Meta {
-    /// Reads it; `None` if there is none.
+    pub(super) fn encode(&self) -> Result<String, toml::ser::Error> {
+        toml::to_string(self)
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, MetaError> {
+        let damaged = |error: &dyn std::fmt::Display| MetaError::Damaged(error.to_string());
+        let text = std::str::from_utf8(bytes).map_err(|error| damaged(&error))?;
+        // The version first: a newer one may have other keys.
+        let table: toml::Table = text.parse().map_err(|error: toml::de::Error| damaged(&error))?;
+        let version = table.get("format_version").and_then(toml::Value::as_integer);
+        match version.map(u32::try_from) {
+            Some(Ok(FORMAT_VERSION)) => toml::from_str(text).map_err(|error| damaged(&error)),
+            Some(Ok(found)) if found > FORMAT_VERSION => Err(MetaError::Newer(found)),
+            _ => Err(damaged(&"it has no valid format_version")),
+        }
+    }
+
+    /// Reads that of a data directory; `None` if there is none.
     ///
     /// # Errors
     /// [`OpenError`] if it cannot be read, makes no sense or is newer than this program.
@@ -114,28 +141,11 @@ impl Meta {
             path: path.clone(),
             source,
         })?;
-        bytes.map(|bytes| Self::parse(&path, bytes)).transpose()
-    }
-
-    /// What the content of the file `path` says.
-    ///
-    /// # Errors
-    /// [`OpenError`] if it makes no sense or is newer than this program.
-    pub(super) fn parse(path: &Path, bytes: Vec<u8>) -> Result<Self, OpenError> {
-        let damaged = |detail: String| OpenError::Damaged { path: path.to_owned(), detail };
-        let text = String::from_utf8(bytes).map_err(|error| damaged(error.to_string()))?;
-        // The version first: a newer one may have other keys.
-        let table: toml::Table = text.parse().map_err(|error: toml::de::Error| damaged(error.to_string()))?;
-        let version = table.get("format_version").and_then(toml::Value::as_integer);
-        match version.map(u32::try_from) {
-            Some(Ok(FORMAT_VERSION)) => {}
-            Some(Ok(found)) if found > FORMAT_VERSION => {
-                let dir = path.parent().unwrap_or(path).to_owned();
-                return Err(OpenError::NewerFormat { dir, found });
-            }
-            _ => return Err(damaged("it has no valid format_version".to_owned())),
-        }
-        toml::from_str(&text).map_err(|error| damaged(error.to_string()))
+        let meta = bytes.map(|bytes| Self::decode(&bytes)).transpose();
+        meta.map_err(|error| match error {
+            MetaError::Newer(found) => OpenError::NewerFormat { dir: dir.to_owned(), found },
+            MetaError::Damaged(detail) => OpenError::Damaged { path, detail },
+        })
     }
 
     /// A new directory gets its identity.
@@ -146,7 +156,8 @@ impl Meta {
             cluster_id: uuid::Uuid::new_v4().to_string(),
             broker_id: FIRST_BROKER_ID,
         };
-        let text = toml::to_string(&meta)
+        let text = meta
+            .encode()
             .map_err(|error| OpenError::Damaged { path: path.clone(), detail: error.to_string() })?;
         small_file::replace(fs, dir, META_FILE, text.as_bytes()).map_err(|source| OpenError::Io {
             dir: dir.to_owned(),
@@ -221,6 +232,7 @@ impl DataDir {
             Err(source) => Err(OpenError::Io { dir: dir.to_owned(), path, source }),
         }
     }
+
     /// The directory of a log.
     pub(super) fn log_dir(&self, topic: &TopicName, partition: PartitionId) -> PathBuf {
         self.path.join(log_dir_name(topic, partition))

@@ -11,19 +11,22 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::checkpoint::{self, Checkpoint};
-use super::data_dir::{META_FILE, Meta, OpenError};
+use super::data_dir::{META_FILE, Meta, MetaError};
 use super::durable::{self, DurableSlots, Slot};
 use super::epochs::{self, LeaderEpochs};
-use super::fs::{RealFs, read_whole};
+use super::fs::{Fs, RealFs, read_whole};
 use super::identity;
 use super::index::{EntryReader, OffsetEntry, TimeEntry};
+use super::producer_snapshot;
+use super::producers::ProducerState;
+use super::scan::{Found, Known, Place, Scan};
 use super::seals;
 use super::segment::parse_file_name;
-use super::small_file::ReadFileError;
+use super::small_file::{self, ReadFileError};
+use super::torn;
 use super::types::LogError;
-use super::walk::{Piece, Walk};
 use crate::record::BatchView;
-use crate::types::Offset;
+use crate::types::{LeaderEpoch, Offset};
 
 /// Why a file cannot be shown.
 #[derive(Debug, thiserror::Error)]
@@ -92,6 +95,13 @@ pub enum Content {
         /// Ascending.
         epochs: Vec<EpochStart>,
     },
+    /// The idempotent producers of a log at some offset.
+    Snapshot {
+        /// That offset.
+        offset: i64,
+        /// By id.
+        producers: Vec<SnapshotProducer>,
+    },
     /// Whose directory it is.
     TopicId {
         /// A UUID.
@@ -110,6 +120,29 @@ pub enum Content {
     },
 }
 
+/// What a snapshot says of one producer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SnapshotProducer {
+    /// Its id.
+    pub producer_id: i64,
+    /// Its epoch.
+    pub epoch: i16,
+    /// How long ago it had appended its last batch.
+    pub idle_ms: u64,
+    /// The last ones, by offset.
+    pub batches: Vec<SnapshotBatch>,
+}
+
+/// A batch that a snapshot remembers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[expect(missing_docs, reason = "the names are those of a batch, which tell")]
+pub struct SnapshotBatch {
+    pub base_sequence: i32,
+    pub last_sequence: i32,
+    pub base_offset: i64,
+    pub last_offset: i64,
+}
+
 /// What a checkpoint says of one log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[expect(missing_docs, reason = "the names are those of the file's format, which tells")]
@@ -123,6 +156,7 @@ pub struct CheckpointLog {
     pub index_entries: u64,
     pub time_entries: u64,
     pub max_timestamp_ms: Option<i64>,
+    pub producer_snapshot: Option<i64>,
 }
 
 /// One durable slot.
@@ -169,7 +203,7 @@ pub struct EpochStart {
 
 /// The name without what tells an older or unfinished version of the file.
 pub fn plain_name(name: &str) -> &str {
-    name.strip_suffix(".old").or_else(|| name.strip_suffix(".tmp")).unwrap_or(name)
+    name.strip_suffix(".old").or_else(|| small_file::of_temporary(name)).unwrap_or(name)
 }
 
 /// Opens a file by the kind that its name tells; `None` if the name is none of the store's.
@@ -183,8 +217,13 @@ pub fn open(path: &Path) -> Result<Option<Dump>, DumpError> {
     let io_error = |source| DumpError::Io { path: path.to_owned(), source };
     if let Some((base, extension)) = parse_file_name(name) {
         return Ok(Some(match extension {
-            "log" => Dump::Log(LogDump { walk: Walk::new(fs, path, Some(base)).map_err(io_error)? }),
-            "torn" => Dump::Log(LogDump { walk: Walk::new(fs, path, None).map_err(io_error)? }),
+            "log" => Dump::Log(LogDump::open(fs, path, Some(base)).map_err(io_error)?),
+            extension if torn::is_copy(extension) => {
+                Dump::Log(LogDump::open(fs, path, None).map_err(io_error)?)
+            }
+            producer_snapshot::EXTENSION => {
+                Dump::Whole(small(path, producer_snapshot::read_file(fs, path))?.into())
+            }
             "index" => {
                 let entries = there(path, EntryReader::open(fs, path).map_err(io_error)?)?;
                 Dump::Index(IndexDump { base, entries: Entries::Offsets(entries) })
@@ -208,7 +247,7 @@ pub fn open(path: &Path) -> Result<Option<Dump>, DumpError> {
         META_FILE => {
             let bytes = there(path, read_whole(fs, path).map_err(io_error)?)?;
             let Meta { format_version, cluster_id, broker_id } =
-                Meta::parse(path, bytes).map_err(|error| damaged(path, &error))?;
+                Meta::decode(&bytes).map_err(|error| damaged(path, &error))?;
             Content::Meta { format_version, cluster_id, broker_id }
         }
         _ => return Ok(None),
@@ -230,7 +269,7 @@ pub fn read_named(path: &Path) -> Result<Vec<u8>, DumpError> {
     there(path, read?)
 }
 
-fn damaged(path: &Path, error: &OpenError) -> DumpError {
+fn damaged(path: &Path, error: &MetaError) -> DumpError {
     DumpError::Damaged { path: path.to_owned(), detail: error.to_string() }
 }
 
@@ -258,6 +297,7 @@ impl From<Checkpoint> for Content {
             index_entries: log.recovery_point.index.offsets,
             time_entries: log.recovery_point.index.times,
             max_timestamp_ms: log.recovery_point.index.newest.map(|newest| newest.timestamp_ms),
+            producer_snapshot: log.producers.map(Offset::get),
         });
         Self::Checkpoint {
             clean: checkpoint.clean,
@@ -279,6 +319,28 @@ impl From<seals::Manifest> for Content {
             block_crcs: seal.block_crcs,
         });
         Self::Seals { first: manifest.first.get(), segments: segments.collect() }
+    }
+}
+
+impl From<(Offset, Vec<ProducerState>)> for Content {
+    fn from((offset, states): (Offset, Vec<ProducerState>)) -> Self {
+        let producers = states.into_iter().map(|state| SnapshotProducer {
+            producer_id: state.producer_id.get(),
+            // All of one epoch.
+            epoch: state.batches.first().map_or(0, |batch| batch.epoch),
+            idle_ms: state.idle_ms,
+            batches: state
+                .batches
+                .iter()
+                .map(|batch| SnapshotBatch {
+                    base_sequence: batch.base_sequence,
+                    last_sequence: batch.last_sequence(),
+                    base_offset: batch.base_offset.get(),
+                    last_offset: batch.next_offset().get() - 1,
+                })
+                .collect(),
+        });
+        Self::Snapshot { offset: offset.get(), producers: producers.collect() }
     }
 }
 
@@ -308,7 +370,9 @@ fn slots(slots: Vec<(u64, Slot)>) -> Content {
 
 /// The batches of a file, one after the other.
 pub struct LogDump {
-    walk: Walk,
+    scan: Scan,
+    /// As far as the batches have told.
+    epochs: LeaderEpochs,
 }
 
 /// What comes next in a file of batches.
@@ -335,16 +399,46 @@ pub enum LogPiece<'a> {
 }
 
 impl LogDump {
+    /// From the first byte on; `base` is the offset of the first batch, if that is known.
+    fn open(fs: &dyn Fs, path: &Path, base: Option<Offset>) -> io::Result<Self> {
+        let start = |offset| Place { position: 0, offset };
+        let mut scan = Scan::open(fs, path, start(base.unwrap_or(Offset::ZERO)), u64::MAX)?;
+        if base.is_none()
+            && let Some(claimed) = scan.claimed_offset()?
+        {
+            scan.go_to(start(claimed));
+        }
+        Ok(Self { scan, epochs: LeaderEpochs::default() })
+    }
+
     /// The next piece; `None` at the end of the file.
     ///
     /// # Errors
     /// Whatever the file system says.
     pub fn next_piece(&mut self) -> io::Result<Option<LogPiece<'_>>> {
-        Ok(self.walk.next()?.map(|piece| match piece {
-            Piece::Batch { position, batch, fault, .. } => {
-                LogPiece::Batch { position, batch, fault: fault.map(|fault| fault.to_string()) }
+        let Place { position, offset: due } = self.scan.place();
+        let newest_epoch = LeaderEpoch(i32::MAX);
+        let known = Known { epochs: &self.epochs, newest_epoch, reaches: due, end: None };
+        let found = match self.scan.next(&known)? {
+            Found::End => return Ok(None),
+            Found::Batch { batch, .. } => Ok((batch.leader_epoch(), batch.base_offset())),
+            Found::Bad { detail } => Err(detail),
+        };
+        let (fault, resumes) = match found {
+            Ok((epoch, base)) => {
+                self.epochs.assign(epoch, base);
+                (None, None)
             }
-            Piece::Rubbish { bytes, resumes, detail } => LogPiece::Unreadable { bytes, detail, resumes },
+            Err(detail) => {
+                let on = self.scan.find_way_on(&known)?;
+                self.scan.go_to(on.unwrap_or(Place { position: self.scan.len(), offset: due }));
+                (Some(detail), on.map(|on| on.offset))
+            }
+        };
+        let bytes = position..self.scan.place().position;
+        Ok(Some(match (self.scan.framed(bytes.clone())?, fault) {
+            (Some(batch), fault) => LogPiece::Batch { position, batch, fault },
+            (None, fault) => LogPiece::Unreadable { bytes, detail: fault.unwrap_or_default(), resumes },
         }))
     }
 }

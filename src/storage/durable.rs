@@ -136,7 +136,8 @@ impl DurableSlots {
     }
 }
 
-fn encode((topic_id, partition): LogKey, durable: Offset) -> [u8; SLOT_BYTES] {
+/// The bytes of a slot.
+pub(super) fn encode((topic_id, partition): LogKey, durable: Offset) -> [u8; SLOT_BYTES] {
     let mut slot = [0; SLOT_BYTES];
     slot[..16].copy_from_slice(topic_id.as_bytes());
     slot[16..20].copy_from_slice(&partition.get().to_be_bytes());
@@ -146,7 +147,8 @@ fn encode((topic_id, partition): LogKey, durable: Offset) -> [u8; SLOT_BYTES] {
     slot
 }
 
-fn decode(slot: &[u8; SLOT_BYTES]) -> Option<(LogKey, Offset)> {
+/// What a slot says, if anything.
+pub(super) fn decode(slot: &[u8; SLOT_BYTES]) -> Option<(LogKey, Offset)> {
     let (covered, crc) = slot.split_at(28);
     if crc != crc32fast::hash(covered).to_be_bytes() {
         return None;

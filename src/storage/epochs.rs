@@ -16,7 +16,7 @@ use crate::types::{LeaderEpoch, Offset};
 
 /// The file's name.
 pub(super) const FILE: &str = "leader-epochs";
-const VERSION: u8 = 1;
+pub(super) const VERSION: u8 = 1;
 
 /// Epochs with their start offsets; both ascend.
 #[derive(Debug, Clone, Default)]
@@ -57,6 +57,30 @@ impl LeaderEpochs {
         self.changed = true;
     }
 
+    /// The one that holds at `offset`.
+    pub(super) fn at(&self, offset: Offset) -> Option<LeaderEpoch> {
+        let after = self.entries.partition_point(|(_, start)| *start <= offset);
+        self.entries.get(after.checked_sub(1)?).map(|(epoch, _)| *epoch)
+    }
+
+    /// Whether a batch at `offset` can have `epoch`: the one that holds there, or, behind where the last one began, a
+    /// later one up to `newest`.
+    pub(super) fn allow(&self, epoch: LeaderEpoch, offset: Offset, newest: LeaderEpoch) -> bool {
+        let holds = self.at(offset);
+        let is_last = self.entries.last().is_none_or(|(_, start)| *start <= offset);
+        if is_last { holds.unwrap_or_default() <= epoch && epoch <= newest } else { holds == Some(epoch) }
+    }
+
+    /// Those of a log whose file is lost: to be assigned from its batches, and written.
+    pub(super) fn lost() -> Self {
+        Self { entries: Vec::new(), changed: true }
+    }
+
+    /// Whether the file says something else.
+    pub(super) fn has_changed(&self) -> bool {
+        self.changed
+    }
+
     /// The last one.
     pub(super) fn last(&self) -> Option<LeaderEpoch> {
         self.entries.last().map(|(epoch, _)| *epoch)
@@ -65,11 +89,6 @@ impl LeaderEpochs {
     /// All of them, ascending.
     pub(super) fn entries(&self) -> &[(LeaderEpoch, Offset)] {
         &self.entries
-    }
-
-    /// The one that holds at `offset`.
-    pub(super) fn at(&self, offset: Offset) -> Option<LeaderEpoch> {
-        self.entries.iter().rev().find(|(_, start)| *start <= offset).map(|(epoch, _)| *epoch)
     }
 
     /// Encodes the whole file.
@@ -83,7 +102,8 @@ impl LeaderEpochs {
         small_file::encode(FileKind::LeaderEpochs, VERSION, &body)
     }
 
-    fn decode(mut body: &[u8]) -> Option<Self> {
+    /// Decodes the body; `None` if it is not one.
+    pub(super) fn decode(mut body: &[u8]) -> Option<Self> {
         let count = body.try_get_u32().ok()?;
         let mut entries = Vec::new();
         for _ in 0..count {

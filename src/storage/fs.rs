@@ -123,6 +123,11 @@ pub trait FsFile: Send + Sync + fmt::Debug {
     /// # Errors
     /// Whatever the file system says.
     fn set_len(&self, len: u64) -> io::Result<()>;
+    /// Makes it `len` bytes long at least, with room on the disk for all of them.
+    ///
+    /// # Errors
+    /// Whatever the file system says; a part may have been done.
+    fn allocate(&self, len: u64) -> io::Result<()>;
     /// Makes its content and length durable.
     ///
     /// # Errors
@@ -206,9 +211,10 @@ impl Fs for RealFs {
         if let Some(holder) = lock_or_holder(&file)? {
             return Ok(LockOutcome::Held { holder });
         }
-        file.set_len(0)?;
-        file.seek(SeekFrom::Start(0))?;
-        file.write_all(content.as_bytes())?;
+        // It is held all the same; on a full disk, over the content of the last run there is room.
+        if let Err(error) = write_content(&mut file, content) {
+            tracing::warn!(path = %path.display(), %error, "a second process will not be told who has the lock");
+        }
         Ok(LockOutcome::Locked(Box::new(file)))
     }
 
@@ -238,6 +244,10 @@ impl FsFile for RealFile {
         self.0.set_len(len)
     }
 
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        allocate(&self.0, len)
+    }
+
     fn sync(&self) -> io::Result<()> {
         self.0.sync_data()
     }
@@ -263,6 +273,63 @@ fn lock_or_holder(file: &File) -> io::Result<Option<String>> {
         }
         Err(std::fs::TryLockError::Error(error)) => Err(error),
     }
+}
+
+fn write_content(file: &mut File, content: &str) -> io::Result<()> {
+    file.seek(SeekFrom::Start(0))?;
+    file.write_all(content.as_bytes())?;
+    file.set_len(content.len() as u64)
+}
+
+/// Whether it is for want of room: on the disk, or below the largest size that this process may give a file.
+pub(super) fn is_no_room(error: &io::Error) -> bool {
+    is_full(error) || error.kind() == io::ErrorKind::FileTooLarge
+}
+
+/// Whether the disk is full, or this user's share of it.
+pub(super) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+#[cfg(target_os = "linux")]
+fn allocate(file: &File, len: u64) -> io::Result<()> {
+    use std::os::unix::fs::MetadataExt;
+
+    use rustix::fs::{FallocateFlags, fallocate, fstatvfs};
+    use rustix::io::Errno;
+    const BLOCK_BYTES: u64 = 512;
+    // An attempt that cannot succeed would take what there is from others for a moment.
+    let stat = fstatvfs(file)?;
+    let missing = len.saturating_sub(file.metadata()?.blocks() * BLOCK_BYTES);
+    if stat.f_bfree.saturating_mul(stat.f_frsize) < missing {
+        return Err(io::ErrorKind::StorageFull.into());
+    }
+    loop {
+        match fallocate(file, FallocateFlags::empty(), 0, len) {
+            Ok(()) => return Ok(()),
+            Err(Errno::INTR) => {}
+            // As old NFS has it.
+            Err(Errno::OPNOTSUPP) => return fill(file, len),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn allocate(file: &File, len: u64) -> io::Result<()> {
+    fill(file, len)
+}
+
+/// Lengthens a file by writing zeros.
+fn fill(file: &File, len: u64) -> io::Result<()> {
+    let zeros = vec![0; 64 << 10];
+    let mut end = file.metadata()?.len();
+    while end < len {
+        let step = zeros.get(..(len - end) as usize).unwrap_or(&zeros);
+        file.write_all_at(step, end)?;
+        end += step.len() as u64;
+    }
+    Ok(())
 }
 
 /// The most buffers Linux takes in one call (`UIO_MAXIOV`).
@@ -333,18 +400,6 @@ fn sync_file_system_is_reliable(_dir: &Path) -> bool {
     false
 }
 
-/// Lets this process open as many files as it may: every log that is written has one, every segment that is read two.
-pub(super) fn raise_descriptor_limit() {
-    use rustix::process::{Resource, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    let raised = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
-    if limit.current != limit.maximum
-        && let Err(error) = setrlimit(Resource::Nofile, raised)
-    {
-        tracing::warn!(%error, "cannot raise the limit of open files");
-    }
-}
-
 /// Reads a whole file; `None` if there is none.
 pub(super) fn read_whole(fs: &dyn Fs, path: &Path) -> io::Result<Option<Vec<u8>>> {
     let file = match fs.open(path, OpenHow::Read) {
@@ -373,6 +428,16 @@ mod tests {
         file.read_exact_at(&mut read, 7).unwrap();
         assert_eq!(read, pieces.concat());
         assert_eq!(file.len().unwrap(), 7 + read.len() as u64);
+    }
+
+    #[test]
+    fn room_is_allocated_one_way_or_the_other() {
+        let file = tempfile::tempfile().unwrap();
+        allocate(&file, 70_000).unwrap();
+        assert_eq!(file.metadata().unwrap().len(), 70_000);
+        allocate(&file, 10).unwrap();
+        fill(&file, 200_000).unwrap();
+        assert_eq!(file.metadata().unwrap().len(), 200_000);
     }
 
     #[test]

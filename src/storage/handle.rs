@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::sync::mpsc::{SendError, Sender};
 
 use super::log_view::LogView;
-use super::threads::{Command, LogNumber, refuse};
+use super::threads::{Command, LogNumber, WRITER_DIED, refuse};
 use super::types::{
-    Append, Done, DurableListener, LogConfig, LogError, LogStatus, ReadBatches, ReadError, TimestampedOffset,
+    Append, AppendDone, AppendError, Appended, Done, DurableListener, LogConfig, LogError, LogStatus,
+    ReadBatches, ReadError, TimestampedOffset,
 };
 use super::upkeep::Job;
 use crate::types::{LeaderEpoch, Offset};
@@ -29,9 +30,12 @@ impl std::fmt::Debug for LogHandle {
 
 impl LogHandle {
     /// Hands a batch to the log's writer. Never blocks: the caller bounds what is under way. Appends of one caller are
-    /// done in the order given.
+    /// done in the order given. Each is answered, whatever becomes of the writer.
     pub fn append(&self, append: Append) {
-        self.send(Command::Append(self.number, append));
+        let Append { batch, expected_offset, done } = append;
+        let answer = Answer { view: Arc::clone(&self.view), done: Some(done) };
+        let done = Box::new(move |result| answer.give(result));
+        self.send(Command::Append(self.number, Append { batch, expected_offset, done }));
     }
 
     /// One past the last offset that readers may see.
@@ -100,7 +104,31 @@ impl LogHandle {
 
     fn send(&self, command: Command) {
         if let Err(SendError(command)) = self.commands.send(command) {
-            refuse(command);
+            refuse(command, self.view.failure());
         }
+    }
+}
+
+/// The answer to an append. A thread that panics drops what it has in hand: that is an answer too.
+struct Answer {
+    view: Arc<LogView>,
+    done: Option<AppendDone>,
+}
+
+impl Answer {
+    fn give(mut self, result: Result<Appended, AppendError>) {
+        if let Some(done) = self.done.take() {
+            done(result);
+        }
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        let Some(done) = self.done.take() else { return };
+        if std::thread::panicking() {
+            self.view.fail(WRITER_DIED);
+        }
+        done(Err(self.view.failure().map_or(AppendError::Closed, |reason| AppendError::Sealed { reason })));
     }
 }

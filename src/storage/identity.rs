@@ -15,7 +15,7 @@ use crate::types::{PartitionId, TopicId};
 
 /// The file's name.
 pub(super) const FILE: &str = "topic-id";
-const VERSION: u8 = 1;
+pub(super) const VERSION: u8 = 1;
 
 /// The bytes of the file.
 pub(super) fn encode((topic_id, partition): LogKey) -> Vec<u8> {
@@ -24,7 +24,8 @@ pub(super) fn encode((topic_id, partition): LogKey) -> Vec<u8> {
     small_file::encode(FileKind::TopicId, VERSION, &body)
 }
 
-fn decode(body: &[u8]) -> Option<LogKey> {
+/// Decodes the body; `None` if it is not one.
+pub(super) fn decode(body: &[u8]) -> Option<LogKey> {
     let (id, partition) = body.split_first_chunk::<16>()?;
     let partition = PartitionId::new(i32::from_be_bytes(partition.try_into().ok()?))?;
     Some((TopicId::from_bytes(*id), partition))

@@ -127,6 +127,17 @@ impl<E: Entry> Entries<E> {
         (self.in_file * E::BYTES, bytes, self.recent.len())
     }
 
+    /// Nothing in the file counts any more: what comes before the entries in memory is that of `rebuilt`.
+    fn take_back(&mut self, mut rebuilt: Vec<E>, place: impl Fn(&E) -> u32) {
+        if let Some(first) = self.recent.first() {
+            rebuilt.truncate(rebuilt.partition_point(|entry| place(entry) < place(first)));
+        } else {
+            rebuilt.truncate(self.in_file as usize);
+        }
+        rebuilt.append(&mut self.recent);
+        (self.recent, self.in_file) = (rebuilt, 0);
+    }
+
     /// The first `count` of those in memory are in the file and synced: they need not stay.
     fn forget(&mut self, count: usize) {
         let count = count.min(self.recent.len());
@@ -144,6 +155,8 @@ pub(super) struct SegmentIndex {
     /// By time.
     pub(super) times: Entries<TimeEntry>,
     due: Due,
+    /// How often the files' entries have been taken back: what was copied out before is not theirs any more.
+    repairs: u32,
 }
 
 /// Decides where an entry is due, from the batches of a segment in their order: on appending, in recovery and in a
@@ -177,29 +190,39 @@ pub(super) struct IndexResume {
 pub(super) struct Unflushed {
     offsets: (u64, Vec<u8>, usize),
     times: (u64, Vec<u8>, usize),
+    repairs: u32,
 }
 
 impl SegmentIndex {
     /// For a segment with nothing in it: an entry every `interval_bytes`.
     pub(super) fn new(interval_bytes: u32) -> Self {
         let due = Due { interval_bytes, since_entry_bytes: 0, newest: None, last_entry_ms: None };
-        Self { offsets: Entries::after(0), times: Entries::after(0), due }
+        Self { offsets: Entries::after(0), times: Entries::after(0), due, repairs: 0 }
     }
 
-    /// For a segment with something in it; the next batch gets an entry.
-    pub(super) fn resume(interval_bytes: u32, from: IndexResume) -> Self {
-        let due = Due {
-            interval_bytes,
-            since_entry_bytes: u64::from(interval_bytes) + 1,
-            newest: from.newest,
-            last_entry_ms: from.last_entry_ms,
-        };
-        Self { offsets: Entries::after(from.offsets), times: Entries::after(from.times), due }
+    /// For a segment with something in it, `since_entry_bytes` of it from the batch on that has the last entry.
+    pub(super) fn resume(interval_bytes: u32, from: IndexResume, since_entry_bytes: u64) -> Self {
+        let (newest, last_entry_ms) = (from.newest, from.last_entry_ms);
+        let due = Due { interval_bytes, since_entry_bytes, newest, last_entry_ms };
+        Self { offsets: Entries::after(from.offsets), times: Entries::after(from.times), due, repairs: 0 }
     }
 
     /// An empty one with the same interval.
     pub(super) fn same_interval(&self) -> Self {
         Self::new(self.due.interval_bytes)
+    }
+
+    /// How many bytes of log lie between two entries at most, but for the batch that the first of them is of.
+    pub(super) fn interval_bytes(&self) -> u64 {
+        u64::from(self.due.interval_bytes)
+    }
+
+    /// Takes the files' entries back into memory, from `rebuilt`, an index of the same batches and maybe more: what the
+    /// files have is not to be believed.
+    pub(super) fn take_back(&mut self, rebuilt: Self) {
+        self.offsets.take_back(rebuilt.offsets.recent, |entry| entry.relative_offset);
+        self.times.take_back(rebuilt.times.recent, |entry| entry.relative_offset);
+        self.repairs += 1;
     }
 
     /// The next batch of the segment.
@@ -250,25 +273,28 @@ impl SegmentIndex {
         (self.offsets.len() * OFFSET_ENTRY_BYTES).max(self.times.len() * TIME_ENTRY_BYTES)
     }
 
+    /// Whether the files have all.
+    pub(super) fn is_flushed(&self) -> bool {
+        self.offsets.recent.is_empty() && self.times.recent.is_empty()
+    }
+
     /// What is not in the files yet.
     pub(super) fn unflushed(&self) -> Unflushed {
-        Unflushed { offsets: self.offsets.unflushed(), times: self.times.unflushed() }
+        Unflushed { offsets: self.offsets.unflushed(), times: self.times.unflushed(), repairs: self.repairs }
     }
 
     /// What `flushed` held is in the files and synced: it need not stay in memory. Maps of the offset index made
     /// before this do not have it.
     pub(super) fn forget(&mut self, flushed: &Unflushed) {
+        if flushed.repairs != self.repairs {
+            return;
+        }
         self.offsets.forget(flushed.offsets.2);
         self.times.forget(flushed.times.2);
     }
 }
 
 impl Unflushed {
-    /// Whether there is nothing to write.
-    pub(super) fn is_empty(&self) -> bool {
-        self.offsets.1.is_empty() && self.times.1.is_empty()
-    }
-
     /// Writes to both files, cutting what stood beyond. Returns the files, to be synced by the caller.
     ///
     /// # Errors
@@ -345,11 +371,6 @@ impl FileEntries {
     pub(super) fn get<E: Entry>(&self, i: usize) -> Option<E> {
         let start = i.checked_mul(E::BYTES as usize)?;
         E::decode(self.0.get(start..start + E::BYTES as usize)?)
-    }
-
-    /// All of them, in order.
-    pub(super) fn all<E: Entry>(&self) -> impl Iterator<Item = E> {
-        self.0.chunks_exact(E::BYTES as usize).filter_map(E::decode)
     }
 
     /// How many entries, from the first, `before` holds for; it must hold for a first part and for no later one.

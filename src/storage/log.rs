@@ -3,8 +3,9 @@
 //! ```text
 //! gather(append)...  ->  write()  ->  Written  ->  sync of its file  ->  Written::publish
 //! ```
-//! Offsets given out by `gather` are tentative until `write` has succeeded: a failed write takes the whole group back.
-//! Nothing is visible, and nothing acknowledged, before `publish`.
+//! Offsets given out by `gather`, and what it notes of producers, are tentative until `write` has succeeded: a failed
+//! write takes the whole group back. Nothing is visible, and nothing acknowledged, before `publish`. A duplicate of a
+//! batch that is not published yet goes the same way behind it, without bytes: it is acknowledged with it, or fails.
 
 use std::io;
 use std::path::PathBuf;
@@ -13,11 +14,14 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 
 use super::checkpoint::{Boundary, Mark};
-use super::fs::{FsFile, OpenHow};
+use super::fs::{Fs, FsFile, OpenHow, is_no_room};
 use super::index::SegmentIndex;
+use super::limits::is_exhausted;
 use super::log_file::LogFile;
 use super::log_view::LogView;
 use super::open_segments::OpenSegments;
+use super::producer_snapshot;
+use super::producers::{ProducerBatch, ProducerLimits};
 use super::seals::BlockCrcs;
 use super::segment::{Segment, offset_entry};
 use super::tail_cache::TailCache;
@@ -36,6 +40,7 @@ pub(super) struct LogEnv {
     pub(super) leader_epoch: LeaderEpoch,
     pub(super) index_interval_bytes: u32,
     pub(super) index_max_bytes: u32,
+    pub(super) producer_limits: ProducerLimits,
 }
 
 /// The writer's side of a log.
@@ -43,10 +48,14 @@ pub(super) struct Log {
     view: Arc<LogView>,
     env: Arc<LogEnv>,
     config: LogConfig,
+    /// What it appends through; it may turn an append down to keep room for others.
+    fs: Arc<dyn Fs>,
     /// The one that is appended to.
     segment: Arc<Segment>,
     /// Its log file, once it is needed; never closed while it has unsynced bytes.
     file: Option<Arc<dyn FsFile>>,
+    /// A segment was taken back, and its name may come back until the directory is synced.
+    names_unsynced: bool,
     /// The length of what has been written to it.
     position: u64,
     /// The next offset to give out, tentatively.
@@ -61,8 +70,10 @@ pub(super) struct Log {
 
 /// A batch that has its offset, and is not written yet.
 struct Gathered {
-    batch: BytesMut,
+    base: Offset,
     next: Offset,
+    /// `None`: a duplicate of the batch at `base`.
+    batch: Option<BytesMut>,
     done: AppendDone,
 }
 
@@ -71,16 +82,21 @@ pub(super) struct Written {
     pub(super) view: Arc<LogView>,
     pub(super) file: Arc<dyn FsFile>,
     segment: Arc<Segment>,
+    /// Where it begins.
+    start: Offset,
     /// Where the group ends.
     pub(super) end: Boundary,
     batches: Vec<WrittenBatch>,
     pub(super) size_bytes: u64,
+    /// Too much is unsynced for it to wait.
+    must_sync: bool,
 }
 
 struct WrittenBatch {
     base: Offset,
     next: Offset,
-    bytes: Bytes,
+    /// `None`: a duplicate of the batch at `base`.
+    bytes: Option<Bytes>,
     done: AppendDone,
 }
 
@@ -92,10 +108,14 @@ pub(super) struct Rolled {
     pub(super) len: u64,
     /// `None`: to be computed from the file.
     pub(super) block_crcs: Option<Vec<u32>>,
+    /// A snapshot of the producers at its end; `None`: they are not known there.
+    pub(super) producers: Option<Vec<u8>>,
 }
 
 /// The place from which a log goes on.
 pub(super) struct LogStart {
+    /// What it appends through.
+    pub(super) fs: Arc<dyn Fs>,
     pub(super) segment: Arc<Segment>,
     pub(super) mark: Mark,
 }
@@ -107,8 +127,10 @@ impl Log {
             view,
             env,
             config,
+            fs: start.fs,
             segment: start.segment,
             file: None,
+            names_unsynced: false,
             position: start.mark.position,
             next_offset: start.mark.offset,
             block_crcs: (start.mark.position == 0).then(BlockCrcs::default),
@@ -131,6 +153,11 @@ impl Log {
     /// New settings, from the next append on.
     pub(super) fn set_config(&mut self, config: LogConfig) {
         self.config = config;
+    }
+
+    /// Whether anything waits to be written, or behind it.
+    pub(super) fn has_gathered(&self) -> bool {
+        !self.gathered.is_empty()
     }
 
     /// Gathered and not yet written.
@@ -165,36 +192,83 @@ impl Log {
         let first_ms = match self.first_append_ms {
             Some(first_ms) => first_ms,
             None if self.position == 0 => now_ms,
-            // Appended to by an earlier run: the first batch tells, as in Kafka, but is not believed about the future.
-            None => self.first_timestamp_ms().map_or(now_ms, |first_ms| first_ms.min(now_ms)),
+            // Appended to by an earlier run: the first batch tells, as in Kafka.
+            None => self.first_timestamp_ms().unwrap_or(now_ms),
         };
+        // Neither a batch nor a clock that was set back is believed about the future: the segment is young then.
+        let first_ms = first_ms.min(now_ms);
         self.first_append_ms = Some(first_ms);
-        now_ms.saturating_sub(first_ms) as u64 > self.config.segment_ms && now_ms > first_ms
+        now_ms.abs_diff(first_ms) > self.config.segment_ms
     }
 
     fn first_timestamp_ms(&self) -> Option<i64> {
         let end = self.segment.visible_bytes().min(4 << 10);
-        let bytes = self.segment.slice(0..end).ok()?;
+        let bytes = self.segment.slice(0..end).ok()?.bytes;
         let size = record::frame_size(&bytes)? as u64;
-        let bytes = self.segment.slice(0..size.min(self.segment.visible_bytes())).ok()?;
+        let bytes = self.segment.slice(0..size.min(self.segment.visible_bytes())).ok()?.bytes;
         BatchView::parse(&bytes).ok().map(|batch| batch.max_timestamp()).filter(|timestamp| *timestamp >= 0)
     }
 
-    /// Gives a batch its offset.
+    /// Gives a batch its offset, unless it is refused, or a duplicate.
     pub(super) fn gather(&mut self, append: Append) {
-        let Append { mut batch, done } = append;
+        let Append { mut batch, expected_offset, done } = append;
         if let Some(reason) = self.view.failure() {
             return done(Err(AppendError::Sealed { reason }));
         }
-        let Ok(last_offset_delta) = BatchView::parse(&batch).map(|view| view.last_offset_delta()) else {
+        let Ok((records, producer)) = BatchView::parse(&batch)
+            .map(|view| (view.last_offset_delta().unsigned_abs() + 1, ProducerBatch::of(&view)))
+        else {
             // The caller has validated it; a batch that is none must not reach the disk all the same.
             return done(Err(self.write_error(&io::ErrorKind::InvalidData.into())));
         };
-        record::set_position(&mut batch, self.next_offset, self.env.leader_epoch);
-        let next = self.next_offset.plus(last_offset_delta.unsigned_abs() + 1);
-        self.next_offset = next;
-        self.gathered_bytes += batch.len() as u64;
-        self.gathered.push(Gathered { batch, next, done });
+        match self.check(producer.as_ref(), expected_offset) {
+            Err(error) => done(Err(error)),
+            Ok(Some(base)) if base < self.view.durable_offset() => {
+                let log_start_offset = self.view.log_start_offset();
+                done(Ok(Appended { base_offset: base, log_start_offset, duplicate: true }));
+            }
+            Ok(Some(base)) => {
+                self.gathered.push(Gathered { base, next: base.plus(records), batch: None, done });
+            }
+            Ok(None) => {
+                let (base, next) = (self.next_offset, self.next_offset.plus(records));
+                if let Some(producer) = &producer {
+                    let (synced, now_ms) = (self.view.synced().mark.offset, self.env.clock.monotonic_ms());
+                    self.view.producers.lock().push(producer, base, synced, now_ms);
+                }
+                record::set_position(&mut batch, base, self.env.leader_epoch);
+                self.next_offset = next;
+                self.gathered_bytes += batch.len() as u64;
+                self.gathered.push(Gathered { base, next, batch: Some(batch), done });
+            }
+        }
+    }
+
+    /// Whether it would get the next offset now.
+    pub(super) fn takes(&self, append: &Append) -> bool {
+        let producer = BatchView::parse(&append.batch).ok().as_ref().and_then(ProducerBatch::of);
+        matches!(self.check(producer.as_ref(), append.expected_offset), Ok(None))
+    }
+
+    /// Whether a batch of this producer is to get the next offset; otherwise the offset of the batch that it is a
+    /// duplicate of. That comes first: a conditional append can be sent again.
+    fn check(
+        &self,
+        producer: Option<&ProducerBatch>,
+        expected_offset: Option<Offset>,
+    ) -> Result<Option<Offset>, AppendError> {
+        if let Some(batch) = producer {
+            let now_ms = self.env.clock.monotonic_ms();
+            let mut producers = self.view.producers.lock();
+            if let Some(base) = producers.check(batch, self.view.synced().mark.offset, now_ms)? {
+                return Ok(Some(base));
+            }
+        }
+        let next = self.next_offset;
+        match expected_offset {
+            Some(expected) if expected != next => Err(AppendError::UnexpectedOffset { expected, next }),
+            _ => Ok(None),
+        }
     }
 
     /// Writes what was gathered, with one call. On an error all of it is failed and forgotten, and the log goes on.
@@ -202,15 +276,20 @@ impl Log {
         if self.gathered.is_empty() {
             return None;
         }
-        let wrote = self.file().and_then(|file| {
-            let bufs: Vec<&[u8]> = self.gathered.iter().map(|gathered| &gathered.batch[..]).collect();
-            file.write_all_at(&bufs, self.position).map(|()| file)
+        let wrote = self.sync_names().and_then(|()| self.file()).and_then(|file| {
+            let bufs: Vec<&[u8]> =
+                self.gathered.iter().filter_map(|gathered| gathered.batch.as_deref()).collect();
+            if !bufs.is_empty() {
+                file.write_all_at(&bufs, self.position)?;
+            }
+            Ok(file)
         });
         match wrote {
             Ok(file) => Some(self.written(file)),
             Err(error) => {
                 self.take_back(&error);
-                None
+                let file = self.file.clone().filter(|_| !self.gathered.is_empty())?;
+                Some(self.written(file))
             }
         }
     }
@@ -218,13 +297,17 @@ impl Log {
     fn written(&mut self, file: Arc<dyn FsFile>) -> Written {
         let gathered = std::mem::take(&mut self.gathered);
         let size_bytes = std::mem::take(&mut self.gathered_bytes);
+        let start = self.view.log_end_offset();
         let mut batches = Vec::with_capacity(gathered.len());
+        let mut appended = 0;
         let mut index = self.segment.index().write();
-        for Gathered { batch, next, done } in gathered {
+        for Gathered { base, next, batch, done } in gathered {
+            let Some(batch) = batch else {
+                batches.push(WrittenBatch { base, next, bytes: None, done });
+                continue;
+            };
             let size = batch.len() as u64;
-            let mut base = next;
             if let Ok(view) = BatchView::parse(&batch) {
-                base = view.base_offset();
                 index.add(
                     offset_entry(self.segment.base(), &view, self.position),
                     size,
@@ -235,32 +318,43 @@ impl Log {
                 crcs.update(&batch);
             }
             self.position += size;
-            batches.push(WrittenBatch { base, next, bytes: into_bytes(batch), done });
+            appended += 1;
+            batches.push(WrittenBatch { base, next, bytes: Some(into_bytes(batch)), done });
         }
         let index = index.to_resume();
-        if let Some(first) = batches.first() {
-            self.view.epochs.lock().assign(self.env.leader_epoch, first.base);
-        }
-        if self.first_append_ms.is_none() {
-            self.first_append_ms = Some(self.env.clock.now_ms());
+        if appended > 0 {
+            self.view.epochs.lock().assign(self.env.leader_epoch, start);
+            self.first_append_ms.get_or_insert_with(|| self.env.clock.now_ms());
         }
         self.view.set_log_end(self.next_offset);
         self.view.add_in_flight(size_bytes);
-        self.view.counters.appended_batches.add(batches.len() as u64);
+        self.view.counters.appended_batches.add(appended);
         self.view.counters.appended_bytes.add(size_bytes);
         let mark = Mark { offset: self.next_offset, segment: self.segment.base(), position: self.position };
         let (view, segment) = (Arc::clone(&self.view), Arc::clone(&self.segment));
-        Written { view, file, segment, end: Boundary { mark, index }, batches, size_bytes }
+        let must_sync = view.producers.lock().take_crowded();
+        Written { view, file, segment, start, end: Boundary { mark, index }, batches, size_bytes, must_sync }
     }
 
     /// The group could not be written: the file is cut back to where it was, so that nothing of it can be taken for
-    /// part of a later one.
+    /// part of a later one. On the disk too: a producer that hears of the failure may send the batches again, and they
+    /// must not be there twice after a power cut. Duplicates of what has been written before stay gathered.
     fn take_back(&mut self, error: &io::Error) {
-        let gathered = std::mem::take(&mut self.gathered);
+        let end = self.view.log_end_offset();
         self.gathered_bytes = 0;
-        self.next_offset = self.view.log_end_offset();
+        self.next_offset = end;
+        let is_lost = |gathered: &mut Gathered| gathered.base >= end;
+        let gathered: Vec<_> = self.gathered.extract_if(.., is_lost).collect();
+        {
+            let mut producers = self.view.producers.lock();
+            for batch in gathered.iter().filter_map(|gathered| gathered.batch.as_deref()) {
+                if let Some(lost) = BatchView::parse(batch).ok().as_ref().and_then(ProducerBatch::of) {
+                    producers.take_back(lost.producer_id, end);
+                }
+            }
+        }
         if let Some(file) = &self.file
-            && let Err(cut) = file.set_len(self.position)
+            && let Err(cut) = cut_back(&**file, self.position)
         {
             self.view.fail(&format!("a failed write could not be undone: {cut} (the write: {error})"));
         }
@@ -278,7 +372,7 @@ impl Log {
     /// # Errors
     /// What the file system says: the log goes on in the present segment, or, if a sync failed, takes no writes.
     pub(super) fn roll(&mut self) -> Result<Rolled, AppendError> {
-        self.sync()?;
+        self.sync().map_err(|reason| AppendError::Sealed { reason })?;
         let base = self.next_offset;
         let segment = Arc::new(Segment::new(
             Arc::clone(&self.view.fs),
@@ -302,12 +396,14 @@ impl Log {
         self.view.push_segment(Arc::clone(&segment));
         let old = std::mem::replace(&mut self.segment, segment);
         old.index().write().finish();
+        let producers = self.view.producers.lock().at(base, self.env.clock.monotonic_ms());
         let rolled = Rolled {
             view: Arc::clone(&self.view),
             segment: old,
             next: base,
             len: self.position,
             block_crcs: self.block_crcs.take().map(BlockCrcs::finish),
+            producers: Some(producer_snapshot::encode(base, &producers)),
         };
         self.file = Some(file);
         self.position = 0;
@@ -318,32 +414,58 @@ impl Log {
 
     /// The segment could not be begun: its file must not stay, as a smaller batch may still go to the present one, and
     /// the new one would then lie in the middle of it.
-    fn take_back_segment(&self, segment: &Segment) {
+    fn take_back_segment(&mut self, segment: &Segment) {
         let fs = &self.view.fs;
         let removed = match fs.remove_file(&segment.log_path()) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             removed => removed.and_then(|()| fs.sync_dir(&self.view.dir)),
         };
         if let Err(error) = removed {
+            if is_exhausted(&error) {
+                // The directory could not be opened; nothing has been asked of the disk.
+                self.names_unsynced = true;
+                return;
+            }
             self.view.fail(&format!("a failed roll could not be undone: {error}"));
         }
+    }
+
+    /// Before anything is written where a segment was taken back.
+    fn sync_names(&mut self) -> io::Result<()> {
+        if self.names_unsynced {
+            self.view.fs.sync_dir(&self.view.dir)?;
+            self.names_unsynced = false;
+        }
+        Ok(())
     }
 
     /// Puts on the disk what has been written. Publishes nothing.
     ///
     /// # Errors
-    /// `Sealed` if it failed, now or before: the log takes no writes any more.
-    pub(super) fn sync(&mut self) -> Result<(), AppendError> {
+    /// Why, if it failed, now or before: the log takes no writes any more.
+    pub(super) fn sync(&mut self) -> Result<(), Arc<str>> {
         if let Some(file) = &self.file
             && let Err(error) = file.sync()
         {
             self.view.fail(&format!("syncing {} failed: {error}", self.segment.log_path().display()));
         }
         if let Some(reason) = self.view.failure() {
-            return Err(AppendError::Sealed { reason });
+            return Err(reason);
         }
         self.view.set_synced(self.boundary());
         Ok(())
+    }
+
+    /// Whether nothing that was written waits for a sync, now or ever.
+    pub(super) fn is_synced(&self) -> bool {
+        let view = &self.view;
+        let all = view.in_flight_bytes() == 0 && view.synced().mark.offset >= view.log_end_offset();
+        all || view.failure().is_some()
+    }
+
+    /// Lets go of the file, which is opened again by the next write. Called only when [`Log::is_synced`].
+    pub(super) fn close_file(&mut self) {
+        self.file = None;
     }
 
     /// The end of what has been written.
@@ -366,13 +488,22 @@ impl Log {
     }
 
     fn open(&self, segment: &Segment) -> io::Result<Arc<dyn FsFile>> {
-        let file = self.view.fs.open(&segment.log_path(), OpenHow::Write)?;
+        let file = self.fs.open(&segment.log_path(), OpenHow::Write)?;
         Ok(Arc::new(LogFile::new(file)))
     }
 
     fn write_error(&self, error: &io::Error) -> AppendError {
         append_error(self.segment.log_path(), error)
     }
+}
+
+/// Cuts a file durably to `len`, if it is longer: most of what finds no room has not written anything.
+fn cut_back(file: &dyn FsFile, len: u64) -> io::Result<()> {
+    if file.len()? == len {
+        return Ok(());
+    }
+    file.set_len(len)?;
+    file.sync()
 }
 
 /// The batch as readers will share it, without much memory that it does not use.
@@ -385,14 +516,13 @@ fn into_bytes(batch: BytesMut) -> Bytes {
 }
 
 fn append_error(path: PathBuf, error: &io::Error) -> AppendError {
-    let no_space = matches!(
-        error.kind(),
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
-    );
-    if no_space {
+    if is_no_room(error) {
         AppendError::NoSpace { path }
     } else {
-        AppendError::Write { path, source: Arc::new(io::Error::new(error.kind(), error.to_string())) }
+        // Of the system's errors, the number says more than the kind.
+        let own = || io::Error::new(error.kind(), error.to_string());
+        let source = error.raw_os_error().map_or_else(own, io::Error::from_raw_os_error);
+        AppendError::Write { path, source: Arc::new(source) }
     }
 }
 
@@ -405,8 +535,7 @@ impl Written {
     /// Whether it can be made visible at once without a sync: its log asks for no more, and nothing before it waits
     /// for one.
     pub(super) fn may_skip_sync(&self, durability: Durability) -> bool {
-        let first = self.batches.first().map(|batch| batch.base);
-        durability == Durability::Os && first == Some(self.view.durable_offset())
+        durability == Durability::Os && !self.must_sync && self.start == self.view.durable_offset()
     }
 
     /// Makes the group visible and acknowledges it: it is as durable as its log promises. If the log has failed
@@ -416,14 +545,17 @@ impl Written {
             return self.fail(&AppendError::Sealed { reason });
         }
         for batch in &self.batches {
-            tail_cache.push(&self.view.tail, batch.base, batch.next, batch.bytes.clone());
+            if let Some(bytes) = &batch.bytes {
+                tail_cache.push(&self.view.tail, batch.base, batch.next, bytes.clone());
+            }
         }
         self.segment.set_visible_bytes(self.end.mark.position);
         self.view.publish(self.end.mark.offset);
         self.view.sub_in_flight(self.size_bytes);
         let log_start_offset = self.view.log_start_offset();
         for batch in self.batches {
-            (batch.done)(Ok(Appended { base_offset: batch.base, log_start_offset }));
+            let duplicate = batch.bytes.is_none();
+            (batch.done)(Ok(Appended { base_offset: batch.base, log_start_offset, duplicate }));
         }
     }
 

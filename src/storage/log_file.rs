@@ -43,6 +43,10 @@ impl FsFile for LogFile {
         self.file.set_len(len)
     }
 
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        self.file.allocate(len)
+    }
+
     fn sync(&self) -> io::Result<()> {
         // Held meanwhile, so that nobody is told of success between the error and its record.
         let mut failure = self.failure.lock();

@@ -8,9 +8,14 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::{Mutex, RwLock};
 
 use super::checkpoint::{Boundary, LogKey};
+use super::damage::Damage;
 use super::epochs::{self, LeaderEpochs};
 use super::fs::Fs;
+use super::producer_recovery::RecoveredProducers;
+use super::producer_snapshot::{self, SnapshotFiles};
+use super::producers::Producers;
 use super::segment::{Segment, SegmentError};
+use super::segment_reader::SegmentReader;
 use super::small_file;
 use super::stats::Counters;
 use super::tail_cache::Tail;
@@ -38,6 +43,11 @@ pub(super) struct LogView {
     /// Where the log's slot is in the file of durable offsets.
     pub(super) slot: usize,
     pub(super) epochs: Mutex<LeaderEpochs>,
+    /// As of the last append; ahead of what is written.
+    pub(super) producers: Mutex<Producers>,
+    /// The snapshot of producers that a checkpoint can name.
+    named_snapshot: Mutex<Option<Offset>>,
+    pub(super) snapshots: Mutex<SnapshotFiles>,
     /// Why it takes no writes any more.
     failed: OnceLock<Arc<str>>,
     closed: AtomicBool,
@@ -68,10 +78,21 @@ pub(super) struct LogParts {
     pub(super) counters: Arc<Counters>,
     pub(super) segments: Vec<Arc<Segment>>,
     pub(super) log_start: Offset,
-    /// Its end, all of it synced.
+    /// Its end.
     pub(super) end: Boundary,
+    /// All up to here is known to be on the disk.
+    pub(super) synced: Boundary,
     pub(super) epochs: LeaderEpochs,
+    pub(super) producers: RecoveredProducers,
     pub(super) slot: usize,
+}
+
+/// The producers at a recovery point.
+pub(super) enum ProducersAt {
+    /// They are in a snapshot that is there, or there are none.
+    Known(Option<Offset>),
+    /// They are not in any snapshot yet; this is one of that offset.
+    News(Offset, Vec<u8>),
 }
 
 impl LogView {
@@ -89,9 +110,12 @@ impl LogView {
             log_end: AtomicI64::new(end),
             segments: RwLock::new(parts.segments),
             tail: Arc::new(Tail::default()),
-            synced: Mutex::new(parts.end),
+            synced: Mutex::new(parts.synced),
             slot: parts.slot,
             epochs: Mutex::new(parts.epochs),
+            producers: Mutex::new(parts.producers.producers),
+            named_snapshot: Mutex::new(parts.producers.named),
+            snapshots: Mutex::new(parts.producers.files),
             failed: OnceLock::new(),
             closed: AtomicBool::new(false),
             changes: Mutex::new(()),
@@ -131,20 +155,6 @@ impl LogView {
         self.log_start.fetch_max(start.get(), Ordering::AcqRel);
     }
 
-    /// Brings the list of leader epochs to the disk, if the file says something else: before anything tells a recovery
-    /// to begin later, or it would not see where they begin. By the upkeep thread, or when that has ended.
-    ///
-    /// # Errors
-    /// Whatever the file system says; it is written again the next time.
-    pub(super) fn flush_epochs(&self) -> io::Result<()> {
-        let Some(bytes) = self.epochs.lock().take_changed() else { return Ok(()) };
-        let replaced = small_file::replace(&*self.fs, &self.dir, epochs::FILE, &bytes);
-        if replaced.is_err() {
-            self.epochs.lock().set_changed();
-        }
-        replaced
-    }
-
     pub(super) fn synced(&self) -> Boundary {
         *self.synced.lock()
     }
@@ -155,6 +165,27 @@ impl LogView {
         if boundary.mark.offset >= synced.mark.offset {
             *synced = boundary;
         }
+    }
+
+    /// What is synced, with the producers there. `now_ms` is on the monotonic clock.
+    pub(super) fn synced_with_producers(&self, now_ms: i64) -> (Boundary, ProducersAt) {
+        // Under the lock, so that nothing that counts at this boundary has been forgotten for one further on.
+        let producers = self.producers.lock();
+        let synced = self.synced();
+        let (at, named) = (synced.mark.offset, *self.named_snapshot.lock());
+        let is_known = named == Some(at) || !producers.has_news_since(named);
+        let producers = if is_known {
+            ProducersAt::Known(named)
+        } else {
+            ProducersAt::News(at, producer_snapshot::encode(at, &producers.at(at, now_ms)))
+        };
+        (synced, producers)
+    }
+
+    /// A snapshot of producers is on the disk, with its name, and a checkpoint can name it.
+    pub(super) fn name_snapshot(&self, offset: Offset) {
+        self.snapshots.lock().add(offset);
+        *self.named_snapshot.lock() = Some(offset);
     }
 
     pub(super) fn in_flight_bytes(&self) -> u64 {
@@ -225,6 +256,14 @@ impl LogView {
         segments.drain(..count).collect()
     }
 
+    /// Replaces the file of the leader epochs, durably, if there is news. Called while its directory is the log's.
+    pub(super) fn write_epochs(&self) -> io::Result<()> {
+        let changed = self.epochs.lock().take_changed();
+        let Some(bytes) = changed else { return Ok(()) };
+        small_file::replace(&*self.fs, &self.dir, epochs::FILE, &bytes)
+            .inspect_err(|_| self.epochs.lock().set_changed())
+    }
+
     fn leader_epoch(&self) -> Option<LeaderEpoch> {
         self.epochs.lock().last()
     }
@@ -261,7 +300,7 @@ impl LogView {
     pub(super) fn read_tail(&self, offset: Offset, max_bytes: u64) -> Result<Option<ReadBatches>, ReadError> {
         let durable = self.check_range(offset)?;
         if offset == durable {
-            return Ok(Some(ReadBatches { chunks: Vec::new(), next_offset: offset, size_bytes: 0 }));
+            return Ok(Some(ReadBatches { next_offset: offset, ..ReadBatches::default() }));
         }
         let read = self.tail.read(offset, durable, max_bytes);
         if read.is_some() {
@@ -277,12 +316,12 @@ impl LogView {
         }
         self.counters.segment_reads.add(1);
         let durable = self.check_range(offset)?;
-        let found = self.search(offset, |segment| segment.read(offset, durable, max_bytes))?;
+        let found = self.search(offset, durable, |reader| reader.read(offset, max_bytes))?;
         if self.is_closed() {
             // The file that was opened may have been that of the next log of this name.
             return Err(ReadError::Closed);
         }
-        Ok(found.unwrap_or(ReadBatches { chunks: Vec::new(), next_offset: offset, size_bytes: 0 }))
+        Ok(found.unwrap_or(ReadBatches { next_offset: offset, ..ReadBatches::default() }))
     }
 
     /// The first visible record at or after `timestamp_ms`; may block on the disk.
@@ -293,34 +332,46 @@ impl LogView {
     ) -> Result<Option<TimestampedOffset>, ReadError> {
         let start = self.log_start_offset();
         let durable = self.check_range(start)?;
-        self.search(start, |segment| {
-            if segment.max_timestamp_ms().is_none_or(|newest| newest < timestamp_ms) {
+        self.search(start, durable, |reader| {
+            if reader.segment.max_timestamp_ms().is_none_or(|newest| newest < timestamp_ms) {
                 return Ok(None);
             }
-            segment.find_timestamp(timestamp_ms, start, durable, max_decompressed_bytes)
+            reader.find_timestamp(timestamp_ms, start, max_decompressed_bytes)
         })
     }
 
-    /// Asks the segment that holds `offset`, then those after it, until one answers.
+    /// Asks the segment that holds `offset`, then those after it, until one answers. Nothing at or beyond `below` is
+    /// visible.
     fn search<T>(
         &self,
         offset: Offset,
-        mut ask: impl FnMut(&Arc<Segment>) -> Result<Option<T>, SegmentError>,
+        below: Offset,
+        mut ask: impl FnMut(SegmentReader<'_>) -> Result<Option<T>, SegmentError>,
     ) -> Result<Option<T>, ReadError> {
         let mut at = offset;
         loop {
             let Some((segment, next)) = self.segment_at(at) else { return Ok(None) };
-            match ask(&segment) {
+            let answer = ask(SegmentReader { segment: &segment, epochs: &self.epochs, below });
+            if segment.take_wrong_index() {
+                self.repair_index(&segment);
+            }
+            match answer {
                 Ok(Some(found)) => return Ok(Some(found)),
                 Ok(None) => match next {
                     Some(next) => at = next,
                     None => return Ok(None),
                 },
-                Err(error) => {
-                    let first = offset.max(segment.base());
-                    return Err(self.read_error(error, first, next.unwrap_or_else(|| self.durable_offset())));
-                }
+                Err(error) => return Err(self.read_error(error, offset.max(segment.base()))),
             }
+        }
+    }
+
+    /// Makes the indexes of a segment anew; what was asked has been answered without them.
+    fn repair_index(&self, segment: &Arc<Segment>) {
+        let epochs = self.epochs.lock().clone();
+        let repaired = self.while_open(|| segment.repair_index(&epochs, self.durable_offset()));
+        if let Some(Err(error)) = repaired {
+            tracing::warn!(path = %segment.log_path().display(), %error, "cannot rebuild the indexes of a segment yet");
         }
     }
 
@@ -332,15 +383,15 @@ impl LogView {
         Some((Arc::clone(segment), segments.get(at + 1).map(|next| next.base())))
     }
 
-    /// `next`: one past the range that `error` is about.
-    fn read_error(&self, error: SegmentError, first: Offset, next: Offset) -> ReadError {
-        if self.is_closed() || first < self.log_start_offset() {
+    /// `at`: the offset that was asked for, or the first one of the segment that was looked at.
+    fn read_error(&self, error: SegmentError, at: Offset) -> ReadError {
+        if self.is_closed() || at < self.log_start_offset() {
             // The files were deleted while they were looked at.
             let (log_start_offset, durable_offset) = (self.log_start_offset(), self.durable_offset());
             return if self.is_closed() {
                 ReadError::Closed
             } else {
-                ReadError::OutOfRange { offset: first, log_start_offset, durable_offset }
+                ReadError::OutOfRange { offset: at, log_start_offset, durable_offset }
             };
         }
         match error {
@@ -348,9 +399,8 @@ impl LogView {
                 tracing::error!(path = %path.display(), error = %source, "cannot read a segment");
                 ReadError::Io { path, source: Arc::new(source) }
             }
-            SegmentError::Damaged { detail } => {
-                let last = Offset::clamped(next.get() - 1);
-                tracing::error!(topic = %self.topic, partition = %self.partition, %first, %last, detail, "data loss");
+            SegmentError::Damaged(Damage { first, next, detail, .. }) => {
+                let (first, last) = (first.max(self.log_start_offset()), Offset::clamped(next.get() - 1));
                 ReadError::DataLoss { first, last, detail }
             }
         }

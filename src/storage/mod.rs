@@ -13,12 +13,13 @@
 //! # The way of a read
 //!
 //! [`LogHandle::read_tail`] answers from memory. What is older, [`LogHandle::read`] finds by the index of its
-//! [`segment`] and lends out of the map ([`mmap`]) without a copy.
+//! [`segment`], checks ([`segment_reader`]) and lends out of the map ([`mmap`]) without a copy; whether it was all there,
+//! its [`Lease`] tells once it has been copied.
 //!
 //! # Looking inside
 //!
 //! [`verify`] checks a whole directory that no store has open, and changes nothing; [`dump`] shows what a file holds.
-//! Both read the formats through their owners, and go past damage in a log ([`walk`]).
+//! Both read the formats through their owners, and go past damage in a log as recovery does ([`scan`]).
 //!
 //! # Files
 //!
@@ -27,12 +28,14 @@
 //! meta.toml                       format version, cluster id, broker id                  data_dir
 //! checkpoint, checkpoint.old      recovery point and start of each log, the clean mark   checkpoint
 //! durable                         a lower bound of each log's durable offset             durable
+//! reserve                         room for when the disk is full                         room
 //! <topic>-<partition>/
 //!   topic-id                      whose directory it is                                  identity
 //!   <base offset>.log             batches                                                segment
 //!   <base offset>.index           offset index                                           index
 //!   <base offset>.timeindex       time index                                             index
-//!   <base offset>.torn            what recovery cut off                                  recovery
+//!   <base offset>.<n>.torn        what recovery cut off                                  torn
+//!   <offset>.snapshot             the idempotent producers at that offset                producer_snapshot
 //!   leader-epochs                 from which offset on an epoch holds                    epochs
 //!   seals                         the manifest: sealed segments and their checksums      seals
 //! .deleted/                       logs on their way out                                  data_dir
@@ -42,38 +45,55 @@
 mod checkpoint;
 mod checkpointer;
 mod crew;
+mod damage;
 mod data_dir;
 pub mod dump;
 mod durable;
 mod epochs;
 pub mod fs;
+#[doc(hidden)]
+pub mod fuzzing;
 mod handle;
 mod identity;
 mod index;
+mod index_repair;
+pub mod limits;
 mod log;
+mod log_dirs;
 mod log_file;
 mod log_view;
+mod lost_epochs;
+mod map_table;
 pub mod mmap;
+mod open_logs;
 mod open_segments;
+mod producer_recovery;
+mod producer_snapshot;
+mod producers;
 mod recovery;
+mod recovery_progress;
+mod room;
 mod scan;
 mod seals;
 mod segment;
+mod segment_reader;
 mod small_file;
 mod stats;
 mod store;
 mod syncer;
 mod tail_cache;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod threads;
+mod torn;
 mod types;
 mod upkeep;
 pub mod verify;
-mod walk;
 
 pub use data_dir::{FORMAT_VERSION, OpenError};
 pub use handle::LogHandle;
+pub use mmap::Lease;
+pub use producers::ProducerError;
 pub use store::Store;
 pub use types::{
     Append, AppendDone, AppendError, Appended, Done, Durability, DurableListener, LogConfig, LogError,

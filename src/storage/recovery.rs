@@ -1,25 +1,41 @@
 //! Opens a log that an earlier run left behind.
 //!
 //! After an orderly end nothing is scanned: the checkpoint says where the log ends. Otherwise the batches are checked
-//! from the recovery point on. What may be cut is a torn tail: bytes that are not a batch, in the last segment, above
-//! everything that is known to have been durable. It is copied to a `.torn` file first. Anything else that is not as
-//! it was left is damage: the log is not opened, and nothing of it is changed.
+//! from the recovery point on, and one scan feeds all that is rebuilt from them ([`Rebuild`]).
+//!
+//! # Torn or rotten
+//!
+//! What may be cut is a torn tail: bytes that are not a batch, in the last segment, above everything that is known to
+//! have been durable: recovery point, durable slot, last seal. A log has at most one group unsynced, and every batch of
+//! it begins within `max_group_bytes`; so an intact batch that begins further behind a bad one proves that the bad one
+//! was synced, and has rotted since. Not so with `durability = os`: there anything that was not flushed may be lost in any
+//! order, and all from the first bad batch on is taken for torn. The tail is copied to a `.torn` file before it is cut.
+//!
+//! Rot is never cut: its offsets are remembered as damage, the rest is served, and the log goes on behind it. Only a log
+//! that ends below what is known to have been durable takes no more writes: which offsets were given out is not known.
+//! A log whose files do not fit together is not opened, and nothing of it is changed.
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::checkpoint::{Boundary, LogCheckpoint, LogKey, Mark};
-use super::epochs::LeaderEpochs;
+use super::damage::Damage;
+use super::epochs::{self, LeaderEpochs};
 use super::fs::{Fs, OpenHow};
 use super::identity;
-use super::index::{IndexResume, OFFSET_ENTRY_BYTES, SegmentIndex, TIME_ENTRY_BYTES};
+use super::index::{Entry, IndexResume, OffsetEntry, SegmentIndex, TimeEntry};
 use super::log::LogEnv;
-use super::scan::{ScanEnd, scan};
+use super::lost_epochs;
+use super::producer_recovery::{ProducerReplay, RecoveredProducers, Sources};
+use super::recovery_progress::RecoveryProgress;
+use super::scan::{Found, Known, Place, Scan};
 use super::seals::{self, Seal};
 use super::segment::{Segment, file_name, offset_entry, parse_log_name};
-use super::small_file::ReadFileError;
+use super::small_file::{FrameError, ReadFileError};
+use super::torn;
 use super::types::{LogSpec, OpenLogError};
+use crate::record::BatchView;
 use crate::types::Offset;
 
 /// What is known about a log besides its directory.
@@ -33,6 +49,15 @@ pub(super) struct Prior {
     pub(super) durable: Offset,
 }
 
+impl Prior {
+    /// The log, sealed up to `sealed_end`, had all below this on the disk: nothing there is cut, whatever it looks like.
+    pub(super) fn known_durable(&self, sealed_end: Offset) -> Offset {
+        let recovery_point = self.checkpoint.map(|checkpoint| checkpoint.recovery_point);
+        let recovery_point = recovery_point.map_or(Offset::ZERO, |point| point.mark.offset);
+        sealed_end.max(self.durable).max(recovery_point)
+    }
+}
+
 /// A log that has been opened.
 pub(super) struct Recovered {
     pub(super) dir: Arc<Path>,
@@ -42,15 +67,46 @@ pub(super) struct Recovered {
     pub(super) unsealed: Vec<(Arc<Segment>, Offset, u64)>,
     pub(super) log_start: Offset,
     pub(super) end: Boundary,
+    /// All up to here is known to be on the disk.
+    pub(super) synced: Boundary,
     pub(super) epochs: LeaderEpochs,
+    pub(super) producers: RecoveredProducers,
     /// `None`: nothing had to be scanned.
     pub(super) scanned_bytes: Option<u64>,
+    /// Why it takes no writes, if it does not.
+    pub(super) fault: Option<String>,
+}
+
+/// What the recovery of all logs has in common.
+pub(super) struct RecoveryEnv<'a> {
+    pub(super) log: &'a LogEnv,
+    /// No log has had more unsynced, but for one batch that began before.
+    pub(super) max_group_bytes: u64,
+    pub(super) progress: &'a RecoveryProgress,
+}
+
+/// What is rebuilt of one segment by one scan of its batches, in their order.
+struct Rebuild<'a> {
+    base: Offset,
+    index: SegmentIndex,
+    epochs: &'a mut LeaderEpochs,
+    producers: &'a mut ProducerReplay,
+}
+
+impl Rebuild<'_> {
+    /// The next batch.
+    fn batch(&mut self, batch: &BatchView<'_>, position: u64) {
+        let entry = offset_entry(self.base, batch, position);
+        self.index.add(entry, batch.size_bytes() as u64, batch.max_timestamp());
+        self.epochs.assign(batch.leader_epoch(), batch.base_offset());
+        self.producers.visit(batch);
+    }
 }
 
 /// One log being opened.
 struct Recovery<'a> {
     fs: &'a Arc<dyn Fs>,
-    env: &'a LogEnv,
+    env: &'a RecoveryEnv<'a>,
     spec: &'a LogSpec,
     prior: Prior,
     dir: Arc<Path>,
@@ -62,12 +118,26 @@ struct Recovery<'a> {
 /// [`OpenLogError`] if it is missing, somebody else's, damaged or unreadable. It is left as it is.
 pub(super) fn open_log(
     fs: &Arc<dyn Fs>,
-    env: &LogEnv,
+    env: &RecoveryEnv<'_>,
     spec: &LogSpec,
     dir: PathBuf,
     prior: Prior,
 ) -> Result<Recovered, OpenLogError> {
     Recovery { fs, env, spec, prior, dir: dir.into() }.run()
+}
+
+/// A segment to be scanned.
+#[derive(Clone, Copy)]
+struct Unscanned {
+    base: Offset,
+    /// The recovery point, if it lies here.
+    point: Option<Boundary>,
+    /// From its start, wherever the recovery point is.
+    whole: bool,
+    /// The base offset of the one after it; `None` for the last one.
+    next_base: Option<Offset>,
+    /// The log had all offsets below this.
+    known_durable: Offset,
 }
 
 /// The segments of a log that are not in the manifest, while they are looked at.
@@ -76,6 +146,7 @@ struct Unsealed {
     complete: Vec<(Arc<Segment>, Offset, u64)>,
     end: Boundary,
     scanned_bytes: u64,
+    fault: Option<String>,
 }
 
 impl Recovery<'_> {
@@ -85,18 +156,40 @@ impl Recovery<'_> {
             .map_err(read_file_error)?
             .ok_or_else(|| self.damaged(seals::FILE, "it is missing"))?;
         let unsealed_bases = self.check_files(manifest.first, &manifest.seals)?;
-        let sealed_end = manifest.seals.last().map_or(manifest.first, |last| last.next);
+        let sealed_end = manifest.end();
         if unsealed_bases.first() != Some(&sealed_end) {
             let name = file_name(sealed_end, "log");
             return Err(self.damaged(&name, "the segment after the last sealed one is missing"));
         }
-        let mut epochs =
-            LeaderEpochs::read(&**self.fs, &self.dir).map_err(read_file_error)?.unwrap_or_default();
+        let epochs = self.epochs()?;
+        let epochs_are_lost = epochs.is_none();
+        let mut epochs = match epochs {
+            Some(epochs) => epochs,
+            None => self.epochs_of_sealed(&manifest.seals, sealed_end)?,
+        };
+        let sources = Sources {
+            fs: &**self.fs,
+            dir: &self.dir,
+            checkpoint: self.prior.checkpoint,
+            manifest: &manifest,
+            epochs: &epochs,
+            newest_epoch: self.env.log.leader_epoch,
+        };
+        let (limits, now_ms) = (self.env.log.producer_limits, self.env.log.clock.monotonic_ms());
+        let mut producers =
+            ProducerReplay::begin(&sources, limits, now_ms).map_err(|error| io_error(&self.dir, &error))?;
         let mut segments: Vec<_> = manifest.seals.into_iter().map(|seal| self.sealed_segment(seal)).collect();
-        let (unsealed, scanned_bytes) = if let Some(unsealed) = self.clean_end(&unsealed_bases)? {
+        let clean_end = if epochs_are_lost { None } else { self.clean_end(&unsealed_bases)? };
+        let clean_end = clean_end.filter(|unsealed| producers.covers(unsealed.end.mark.offset));
+        let (unsealed, scanned_bytes) = if let Some(unsealed) = clean_end {
             (unsealed, None)
         } else {
-            let unsealed = self.scan_unsealed(&unsealed_bases, sealed_end, &mut epochs)?;
+            let unsealed = self.scan_unsealed(
+                &unsealed_bases,
+                sealed_end,
+                (&mut epochs, &mut producers),
+                epochs_are_lost,
+            )?;
             let bytes = unsealed.scanned_bytes;
             // An epoch whose first batch did not survive has not begun.
             epochs.truncate(unsealed.end.mark.offset);
@@ -104,15 +197,44 @@ impl Recovery<'_> {
         };
         segments.extend(unsealed.segments);
         let log_start = self.prior.checkpoint.map_or(Offset::ZERO, |checkpoint| checkpoint.log_start);
+        let recovery_point = self.prior.checkpoint.map(|checkpoint| checkpoint.recovery_point);
         Ok(Recovered {
             dir: Arc::clone(&self.dir),
             log_start: log_start.max(manifest.first).min(unsealed.end.mark.offset),
             segments,
             unsealed: unsealed.complete,
             end: unsealed.end,
+            // The next start must find what is missing again.
+            synced: if unsealed.fault.is_some() { recovery_point.unwrap_or_default() } else { unsealed.end },
             epochs,
+            producers: if unsealed.fault.is_some() {
+                producers.stay_at(self.prior.checkpoint, limits)
+            } else {
+                producers.finish()
+            },
             scanned_bytes,
+            fault: unsealed.fault,
         })
+    }
+
+    /// The epochs as their file has them; `None` if it is lost, and they have to be found in the batches.
+    fn epochs(&self) -> Result<Option<LeaderEpochs>, OpenLogError> {
+        let detail = match LeaderEpochs::read(&**self.fs, &self.dir) {
+            Ok(Some(epochs)) => return Ok(Some(epochs)),
+            Ok(None) => "it is missing".to_owned(),
+            Err(error @ ReadFileError::Frame { source: FrameError::Damaged, .. }) => error.to_string(),
+            Err(error) => return Err(read_file_error(error)),
+        };
+        let path = self.dir.join(epochs::FILE);
+        tracing::warn!(path = %path.display(), detail, "the leader epochs are found again in the batches");
+        Ok(None)
+    }
+
+    /// The epochs of the sealed segments, from their batches; those of the others are found as they are scanned.
+    fn epochs_of_sealed(&self, seals: &[Seal], sealed_end: Offset) -> Result<LeaderEpochs, OpenLogError> {
+        let newest = self.env.log.leader_epoch;
+        lost_epochs::of_sealed(&**self.fs, &self.dir, seals, sealed_end, newest)
+            .map_err(|error| io_error(&self.dir, &error))
     }
 
     fn check_identity(&self) -> Result<(), OpenLogError> {
@@ -148,12 +270,12 @@ impl Recovery<'_> {
         for seal in seals {
             let path = self.dir.join(file_name(seal.base, "log"));
             let len = self.fs.file_len(&path).map_err(|error| io_error(&path, &error))?;
-            if len != Some(seal.len) {
-                let detail = match len {
-                    None => "a sealed segment is missing".to_owned(),
-                    Some(len) => format!("a sealed segment has {len} bytes, not {}", seal.len),
-                };
-                return Err(self.damaged(&file_name(seal.base, "log"), &detail));
+            match len {
+                None => return Err(self.damaged(&file_name(seal.base, "log"), "a sealed segment is missing")),
+                Some(len) if len != seal.len => {
+                    tracing::warn!(path = %path.display(), len, sealed_len = seal.len, "a sealed segment has another length");
+                }
+                Some(_) => {}
             }
         }
         bases.retain(|base| seals.iter().all(|seal| seal.base != *base));
@@ -168,7 +290,7 @@ impl Recovery<'_> {
             visible_bytes,
             index,
             self.spec.config.segment_bytes,
-            Arc::clone(&self.env.open_segments),
+            Arc::clone(&self.env.log.open_segments),
         ))
     }
 
@@ -179,7 +301,7 @@ impl Recovery<'_> {
             newest: None,
             last_entry_ms: None,
         };
-        let index = SegmentIndex::resume(self.env.index_interval_bytes, resume);
+        let index = SegmentIndex::resume(self.env.log.index_interval_bytes, resume, 0);
         let segment = self.segment(seal.base, seal.len, index);
         segment.set_sealed(seal);
         segment
@@ -191,27 +313,27 @@ impl Recovery<'_> {
         let end = checkpoint.recovery_point;
         let path = self.dir.join(file_name(end.mark.segment, "log"));
         let len = self.fs.file_len(&path).map_err(|error| io_error(&path, &error))?;
-        let is_there = bases == [end.mark.segment] && len == Some(end.mark.position);
-        if !is_there || !self.index_files_reach(end.mark.segment, &end) {
+        // A log that took no writes has an earlier recovery point, and its slot tells.
+        let is_whole = len == Some(end.mark.position) && end.mark.offset >= self.prior.durable;
+        if bases != [end.mark.segment] || !is_whole {
             return Ok(None);
         }
-        let index = SegmentIndex::resume(self.env.index_interval_bytes, end.index);
+        let Some(index) = self.resume_index(&end) else { return Ok(None) };
         let segment = self.segment(end.mark.segment, end.mark.position, index);
-        Ok(Some(Unsealed { segments: vec![segment], complete: Vec::new(), end, scanned_bytes: 0 }))
+        let (segments, complete) = (vec![segment], Vec::new());
+        Ok(Some(Unsealed { segments, complete, end, scanned_bytes: 0, fault: None }))
     }
 
-    /// Checks the unsealed segments from the recovery point on, and cuts a torn tail.
+    /// Checks the unsealed segments from the recovery point on, or whole, and cuts a torn tail.
     fn scan_unsealed(
         &self,
         bases: &[Offset],
         sealed_end: Offset,
-        epochs: &mut LeaderEpochs,
+        (epochs, producers): (&mut LeaderEpochs, &mut ProducerReplay),
+        whole: bool,
     ) -> Result<Unsealed, OpenLogError> {
         let recovery_point = self.prior.checkpoint.map(|checkpoint| checkpoint.recovery_point);
-        // Nothing below this is cut, whatever it looks like.
-        let known_durable = sealed_end
-            .max(self.prior.durable)
-            .max(recovery_point.map_or(Offset::ZERO, |point| point.mark.offset));
+        let known_durable = self.prior.known_durable(sealed_end);
         let mut unsealed = Unsealed {
             segments: Vec::new(),
             complete: Vec::new(),
@@ -220,111 +342,135 @@ impl Recovery<'_> {
                 index: IndexResume::default(),
             },
             scanned_bytes: 0,
+            fault: None,
         };
         for (i, base) in bases.iter().enumerate() {
-            let is_last = i + 1 == bases.len();
             if *base != unsealed.end.mark.offset {
                 let detail =
                     format!("begins with {base}, the one before ends with {}", unsealed.end.mark.offset);
                 return Err(self.damaged(&file_name(*base, "log"), &detail));
             }
-            let start = recovery_point.filter(|point| point.mark.segment == *base);
-            self.scan_segment(*base, start, is_last, known_durable, epochs, &mut unsealed)?;
+            let point = recovery_point.filter(|point| point.mark.segment == *base);
+            let what =
+                Unscanned { base: *base, point, whole, next_base: bases.get(i + 1).copied(), known_durable };
+            self.scan_segment(what, (epochs, producers), &mut unsealed)?;
         }
         Ok(unsealed)
     }
 
     fn scan_segment(
         &self,
-        base: Offset,
-        start: Option<Boundary>,
-        is_last: bool,
-        known_durable: Offset,
-        epochs: &mut LeaderEpochs,
+        what: Unscanned,
+        (epochs, producers): (&mut LeaderEpochs, &mut ProducerReplay),
         unsealed: &mut Unsealed,
     ) -> Result<(), OpenLogError> {
-        let name = file_name(base, "log");
-        let path = self.dir.join(&name);
-        let interval_bytes = self.env.index_interval_bytes;
-        let synced_bytes = start.map_or(0, |start| start.mark.position);
-        let start = start.filter(|start| self.index_files_reach(base, start));
-        let (mut index, mark) = match start {
-            Some(start) => (SegmentIndex::resume(interval_bytes, start.index), start.mark),
-            // The indexes do not go up to the recovery point: they are made anew from the whole segment.
-            None => (SegmentIndex::new(interval_bytes), Mark { offset: base, segment: base, position: 0 }),
+        let Unscanned { base, point, whole, next_base, known_durable } = what;
+        let path = self.dir.join(file_name(base, "log"));
+        let at_path = |error: io::Error| io_error(&path, &error);
+        let file_len = self.fs.file_len(&path).map_err(at_path)?.unwrap_or_default();
+        // Without the indexes up to the recovery point, or the producers, or the log, all of the segment is scanned.
+        let from = point
+            .filter(|point| !whole && point.mark.position <= file_len && producers.covers(point.mark.offset));
+        let resumed = from.and_then(|point| Some((point, self.resume_index(&point)?)));
+        let (index, start) = match resumed {
+            Some((point, index)) => {
+                (index, Place { position: point.mark.position, offset: point.mark.offset })
+            }
+            None => {
+                (SegmentIndex::new(self.env.log.index_interval_bytes), Place { position: 0, offset: base })
+            }
         };
-        let scanned = scan(&**self.fs, &path, mark.position, mark.offset, |batch, position| {
-            index.add(offset_entry(base, batch, position), batch.size_bytes() as u64, batch.max_timestamp());
-            epochs.assign(batch.leader_epoch(), batch.base_offset());
-        })
-        .map_err(|error| io_error(&path, &error))?;
-        unsealed.scanned_bytes += scanned.position.saturating_sub(mark.position);
-        if scanned.file_len < mark.position {
-            let detail = format!("has {} bytes, and {} were durable", scanned.file_len, mark.position);
-            return Err(self.damaged(&name, &detail));
-        }
-        match &scanned.end {
-            ScanEnd::EndOfFile if scanned.next < known_durable && is_last => {
-                let detail = format!("ends with offset {}, but {known_durable} was durable", scanned.next);
-                return Err(self.damaged(&name, &detail));
+        let mut rebuild = Rebuild { base, index, epochs, producers };
+        let mut scan = Scan::open(&**self.fs, &path, start, u64::MAX).map_err(at_path)?;
+        self.env.progress.begin(scan.len().saturating_sub(start.position));
+        let mut damages = Vec::new();
+        let end = loop {
+            let known = Known {
+                epochs: &*rebuild.epochs,
+                newest_epoch: self.env.log.leader_epoch,
+                reaches: known_durable,
+                end: next_base,
+            };
+            let detail = match scan.next(&known).map_err(at_path)? {
+                Found::Batch { batch, position } => {
+                    self.env.progress.advance(batch.size_bytes() as u64);
+                    rebuild.batch(&batch, position);
+                    continue;
+                }
+                Found::Bad { detail } => detail,
+                Found::End => break scan.place(),
+            };
+            let (durability, max_group_bytes) = (self.spec.config.durability, self.env.max_group_bytes);
+            if next_base.is_none() && scan.is_torn(&known, durability, max_group_bytes).map_err(at_path)? {
+                let (place, len) = (scan.place(), scan.len());
+                torn::cut(&**self.fs, &self.dir, base, place, len, &detail).map_err(at_path)?;
+                break place;
             }
-            ScanEnd::Invalid { detail } if !is_last || scanned.next < known_durable => {
-                return Err(self.damaged(&name, &format!("{detail}; offset {} on was durable", scanned.next)));
+            let damage = scan.skip(&known, detail).map_err(at_path)?;
+            tracing::error!(
+                path = %path.display(), first = %damage.first, next = %damage.next, detail = damage.detail,
+                "data loss"
+            );
+            damages.push(damage);
+        };
+        unsealed.scanned_bytes += end.position.saturating_sub(start.position);
+        let is_cut_short = damages.last().is_some_and(|damage| damage.positions.end == end.position);
+        let end = match next_base {
+            Some(_) => {
+                rebuild.index.finish();
+                end
             }
-            ScanEnd::Invalid { detail } => {
-                self.cut_torn_tail(base, scanned.position, scanned.file_len, detail)?;
+            None if end.offset < known_durable || is_cut_short => {
+                if end.offset < known_durable {
+                    let detail = format!("the log ends with offset {}", end.offset);
+                    let positions = end.position..end.position;
+                    damages.push(Damage { positions, first: end.offset, next: known_durable, detail });
+                }
+                let first = damages.last().map_or(end.offset, |damage| damage.first);
+                let path = path.display();
+                unsealed.fault = Some(format!(
+                    "{path} cannot be read from offset {first} on, and all before {known_durable} was durable"
+                ));
+                Place { offset: end.offset.max(known_durable), ..end }
             }
-            ScanEnd::EndOfFile => {}
+            None => {
+                let synced = point.map_or(0, |point| point.mark.position);
+                self.write_again(&path, synced, end.position)?;
+                end
+            }
+        };
+        let resume = rebuild.index.to_resume();
+        let segment = self.segment(base, end.position, rebuild.index);
+        for damage in damages {
+            segment.damages().add(damage);
         }
-        if is_last {
-            self.write_again(&path, synced_bytes, scanned.position)?;
-        } else {
-            index.finish();
-        }
-        let resume = index.to_resume();
-        let segment = self.segment(base, scanned.position, index);
-        if !is_last {
-            unsealed.complete.push((Arc::clone(&segment), scanned.next, scanned.position));
+        if next_base.is_some() {
+            unsealed.complete.push((Arc::clone(&segment), end.offset, end.position));
         }
         unsealed.segments.push(segment);
-        let mark = Mark { offset: scanned.next, segment: base, position: scanned.position };
+        let mark = Mark { offset: end.offset, segment: base, position: end.position };
         // The next segment, if any, begins at this offset.
         unsealed.end = Boundary { mark, index: resume };
         Ok(())
     }
 
-    /// Whether the index files have at least the entries that the recovery point counts on.
-    fn index_files_reach(&self, base: Offset, start: &Boundary) -> bool {
-        let has = |extension: &str, bytes: u64| {
-            let len = self.fs.file_len(&self.dir.join(file_name(base, extension)));
-            bytes == 0 || len.is_ok_and(|len| len >= Some(bytes))
-        };
-        has("index", start.index.offsets * OFFSET_ENTRY_BYTES)
-            && has("timeindex", start.index.times * TIME_ENTRY_BYTES)
-    }
-
-    /// Keeps a copy of what follows the last valid batch, then cuts it off.
-    fn cut_torn_tail(&self, base: Offset, position: u64, len: u64, detail: &str) -> Result<(), OpenLogError> {
-        let path = self.dir.join(file_name(base, "log"));
-        let torn = self.dir.join(file_name(base, "torn"));
-        let cut = || {
-            let file = self.fs.open(&path, OpenHow::Write)?;
-            let mut tail = vec![0; (len - position) as usize];
-            file.read_exact_at(&mut tail, position)?;
-            let copy = self.fs.open(&torn, OpenHow::Write)?;
-            copy.set_len(0)?;
-            copy.write_all_at(&[&tail], 0)?;
-            copy.sync()?;
-            self.fs.sync_dir(&self.dir)?;
-            file.set_len(position)?;
-            file.sync()
-        };
-        cut().map_err(|error| io_error(&path, &error))?;
-        tracing::warn!(
-            path = %path.display(), position, bytes = len - position, kept_in = %torn.display(), detail,
-            "cut a torn tail"
-        );
-        Ok(())
+    /// The indexes of a segment as they were at `point`, if the files can be what they were then.
+    fn resume_index(&self, point: &Boundary) -> Option<SegmentIndex> {
+        let Boundary { mark, index } = point;
+        let path = |extension: &str| self.dir.join(file_name(mark.segment, extension));
+        if index.times > 0 && self.fs.file_len(&path("timeindex")).ok()?? < index.times * TimeEntry::BYTES {
+            return None;
+        }
+        let mut last_position = 0;
+        if let Some(before) = index.offsets.checked_sub(1) {
+            let mut bytes = [0; OffsetEntry::BYTES as usize];
+            let file = self.fs.open(&path("index"), OpenHow::Read).ok()?;
+            file.read_exact_at(&mut bytes, before * OffsetEntry::BYTES).ok()?;
+            last_position = u64::from(OffsetEntry::decode(&bytes)?.position);
+        }
+        // So that the next entry comes where it would have come.
+        let since_entry_bytes = mark.position.checked_sub(last_position)?;
+        Some(SegmentIndex::resume(self.env.log.index_interval_bytes, *index, since_entry_bytes))
     }
 
     /// Writes a range again as it is, and syncs it: after a write-back that failed before the restart, the kernel may
@@ -353,8 +499,9 @@ impl Recovery<'_> {
 
 /// Removes the files of a segment that does not count any more; one that stays is removed at the next start.
 pub(super) fn remove_segment(fs: &dyn Fs, dir: &Path, base: Offset) {
-    for extension in ["index", "timeindex", "torn", "log"] {
-        let path = dir.join(file_name(base, extension));
+    let names = ["index", "timeindex", "log"].map(|extension| file_name(base, extension));
+    for name in names.into_iter().chain(torn::names(base)) {
+        let path = dir.join(name);
         match fs.remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 tracing::warn!(path = %path.display(), %error, "cannot remove a file of a deleted segment");

@@ -1,150 +1,364 @@
-//! Walks the batches of a log file from some place to its end, checking each whole: one scan that feeds whatever has
-//! to be rebuilt. Reads the file in order through a buffer, not through a map.
+//! Walks the batches of a log file in order, checking each whole, and finds where the log goes on behind what is no
+//! batch: one scan that feeds whatever has to be rebuilt. Reads the file through a buffer, not through a map.
+//!
+//! # What counts as a batch
+//!
+//! One that is whole, has a right checksum, the offset that is due and a leader epoch that the log can have there. The
+//! checksum does not cover offset and epoch, so both are held against what is around them.
+//!
+//! # The way past damage
+//!
+//! If the damaged batch's own length leads to a batch that goes on with the offset that its own count leads to, that is
+//! the way. Otherwise the file is searched byte by byte. A record may hold batches in its value: so one that is found
+//! by searching counts only if those after it follow one upon the other, to the known end of the log, to all offsets that
+//! it is known to have, or for longer than a usual record.
 
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::damage::Damage;
+use super::epochs::LeaderEpochs;
 use super::fs::{Fs, FsFile, OpenHow};
-use crate::record::{self, BatchView};
-use crate::types::Offset;
+use super::types::Durability;
+use crate::record::{self, BatchView, HeaderClaim};
+use crate::types::{LeaderEpoch, Offset};
 
 /// How much is read at a time.
 const BUFFER_BYTES: usize = 1 << 20;
+/// No batch is larger (the upper limit of `broker.max_message_bytes_limit`): a damaged length must not ask for more
+/// memory than that.
+const LARGEST_BATCH_BYTES: usize = 256 << 20;
+/// How far batches must follow one upon the other behind one that was found by searching.
+const PROOF_BYTES: u64 = 1 << 20;
+/// So much is checksummed at most in one search, whatever looks like a batch.
+const SEARCH_BYTES: u64 = 4 << 30;
 
-/// Why a scan ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum ScanEnd {
-    /// At the end of the file.
-    EndOfFile,
-    /// At something that is not the next batch.
-    Invalid {
+/// What is known of a log apart from the file that is scanned.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Known<'a> {
+    /// From which offset on each epoch holds.
+    pub(super) epochs: &'a LeaderEpochs,
+    /// No batch has a later one.
+    pub(super) newest_epoch: LeaderEpoch,
+    /// The log has all offsets below this.
+    pub(super) reaches: Offset,
+    /// One past the last offset of the file, if it is complete.
+    pub(super) end: Option<Offset>,
+}
+
+impl Known<'_> {
+    fn allows(&self, batch: &BatchView<'_>) -> bool {
+        self.epochs.allow(batch.leader_epoch(), batch.base_offset(), self.newest_epoch)
+            && self.end.is_none_or(|end| batch.next_offset() <= end)
+    }
+}
+
+/// What stands at the present place.
+#[derive(Debug)]
+pub(super) enum Found<'a> {
+    /// The batch that is due; the scan has gone on to the next one.
+    Batch {
+        /// It.
+        batch: BatchView<'a>,
+        /// Where it begins.
+        position: u64,
+    },
+    /// Something else. The scan stays where it is.
+    Bad {
         /// What is wrong with it.
         detail: String,
     },
+    /// The end of the file.
+    End,
 }
 
-/// What a scan found.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Scanned {
-    /// One past the last offset of the last valid batch.
-    pub(super) next: Offset,
-    /// Where that batch ends.
+/// A log file being scanned.
+#[derive(Debug)]
+pub(super) struct Scan {
+    buffer: Buffer,
+    /// Where the next batch is due.
+    position: u64,
+    /// The offset that is due.
+    next: Offset,
+}
+
+/// A batch boundary in the file that is scanned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
     pub(super) position: u64,
-    /// The length of the file.
-    pub(super) file_len: u64,
-    /// Why it ended there.
-    pub(super) end: ScanEnd,
+    pub(super) offset: Offset,
 }
 
-/// Why there is no whole frame of a batch at some place of a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum FrameFault {
-    #[error("the file ends within the header of a batch")]
-    CutHeader,
-    #[error("not a batch")]
-    NotABatch,
-    #[error("the file ends within a batch, or its length is wrong")]
-    CutBatch,
-}
-
-/// Why a whole frame is not the next batch of a log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum BatchFault {
-    #[error("a batch with offset {found} where {due} is due")]
-    Offset { found: Offset, due: Offset },
-    #[error("a batch whose record count is wrong")]
-    RecordCount,
-    #[error("a batch with a wrong checksum")]
-    Checksum,
-}
-
-/// Checks that `batch` is whole, and the one that begins with offset `due`.
-pub(super) fn check(batch: &BatchView<'_>, due: Offset) -> Result<(), BatchFault> {
-    if batch.base_offset() != due {
-        return Err(BatchFault::Offset { found: batch.base_offset(), due });
+impl Place {
+    /// Where the batch at this place ends, by its header.
+    fn after(self, claim: HeaderClaim) -> Option<Self> {
+        let position = self.position + claim.size_bytes as u64;
+        claim.record_count.map(|count| Self { position, offset: self.offset.plus(count) })
     }
-    if batch.record_count() <= 0 || batch.last_offset_delta() + 1 != batch.record_count() {
-        return Err(BatchFault::RecordCount);
-    }
-    if batch.crc_is_valid() { Ok(()) } else { Err(BatchFault::Checksum) }
 }
 
-/// Scans `path` from `position`, where the batch with offset `next` begins, and shows each valid batch with its
-/// position to `visit`. Offsets must follow one another without a gap.
-///
-/// # Errors
-/// Whatever the file system says on opening and reading.
-pub(super) fn scan(
-    fs: &dyn Fs,
-    path: &Path,
-    mut position: u64,
-    mut next: Offset,
-    mut visit: impl FnMut(&BatchView<'_>, u64),
-) -> io::Result<Scanned> {
-    let file = fs.open(path, OpenHow::Read)?;
-    let mut buffer = Buffer::new(file)?;
-    let file_len = buffer.file_len;
-    let end = loop {
-        if position >= file_len {
-            break ScanEnd::EndOfFile;
+impl Scan {
+    /// Begins at `from`. What lies at or beyond `end` does not count.
+    ///
+    /// # Errors
+    /// Whatever the file system says.
+    pub(super) fn open(fs: &dyn Fs, path: &Path, from: Place, end: u64) -> io::Result<Self> {
+        let file = fs.open(path, OpenHow::Read)?;
+        let len = file.len()?.min(end);
+        let buffer = Buffer { file, len, start: 0, bytes: Vec::new() };
+        Ok(Self { buffer, position: from.position, next: from.offset })
+    }
+
+    /// How long the file is, as far as it counts.
+    pub(super) fn len(&self) -> u64 {
+        self.buffer.len
+    }
+
+    /// Where it is.
+    pub(super) fn place(&self) -> Place {
+        Place { position: self.position, offset: self.next }
+    }
+
+    /// Goes on from another place.
+    pub(super) fn go_to(&mut self, place: Place) {
+        (self.position, self.next) = (place.position, place.offset);
+    }
+
+    /// The next batch.
+    ///
+    /// # Errors
+    /// Whatever the file system says on reading.
+    pub(super) fn next(&mut self, known: &Known<'_>) -> io::Result<Found<'_>> {
+        let (position, due) = (self.position, self.next);
+        if position >= self.buffer.len {
+            return Ok(Found::End);
         }
-        let invalid = |detail: &str| ScanEnd::Invalid { detail: format!("at byte {position}: {detail}") };
-        let size = match buffer.frame_size(position)? {
-            Ok(size) => size,
-            Err(fault) => break invalid(&fault.to_string()),
-        };
-        let Some(bytes) = buffer.get(position, size)? else { break invalid("not a batch") };
-        let batch = match BatchView::parse(bytes) {
+        let bad = |detail: &str| Found::Bad { detail: format!("at byte {position}: {detail}") };
+        let batch = match self.buffer.intact(position)? {
             Ok(batch) => batch,
-            Err(error) => break invalid(&error.to_string()),
+            Err(detail) => return Ok(bad(&detail)),
         };
-        if let Err(fault) = check(&batch, next) {
-            break invalid(&fault.to_string());
+        let (size, next, epoch) = (batch.size_bytes(), batch.next_offset(), batch.leader_epoch());
+        if batch.base_offset() != due {
+            return Ok(bad(&format!("a batch with offset {} where {due} is due", batch.base_offset())));
         }
-        visit(&batch, position);
-        position += size as u64;
-        next = batch.next_offset();
-    };
-    Ok(Scanned { next, position, file_len, end })
+        if !known.allows(&batch) {
+            return Ok(bad(&format!("a batch with leader epoch {epoch}")));
+        }
+        let after = Place { position: position + size as u64, offset: next };
+        if known.epochs.at(due) != Some(epoch) && self.goes_back(after, epoch)? {
+            return Ok(bad(&format!(
+                "a batch with leader epoch {epoch}, and the one after it has an older one"
+            )));
+        }
+        // Its bytes have been looked at: they are in the buffer, or were until the one after it was looked at.
+        let batch = self.buffer.get(position, size)?.map(BatchView::parse);
+        let Some(Ok(batch)) = batch else { return Ok(bad("the file has changed")) };
+        (self.position, self.next) = (after.position, after.offset);
+        Ok(Found::Batch { batch, position })
+    }
+
+    /// Whether the batch at `place` is the one that is due there, of an older epoch than `epoch`.
+    fn goes_back(&mut self, place: Place, epoch: LeaderEpoch) -> io::Result<bool> {
+        let batch = self.buffer.intact(place.position)?;
+        Ok(batch.is_ok_and(|batch| batch.base_offset() == place.offset && batch.leader_epoch() < epoch))
+    }
+
+    /// Where the log goes on behind the bad batch at the present place, if it does. The scan stays where it is.
+    ///
+    /// # Errors
+    /// Whatever the file system says on reading.
+    pub(super) fn find_way_on(&mut self, known: &Known<'_>) -> io::Result<Option<Place>> {
+        let bad = self.place();
+        if let Some(claimed) = self.claimed_next(bad)?
+            && let Ok(batch) = self.buffer.intact(claimed.position)?
+            && batch.base_offset() == claimed.offset
+            && known.allows(&batch)
+        {
+            return Ok(Some(claimed));
+        }
+        self.search(bad.position + 1, bad.offset, known, true)
+    }
+
+    /// Where the batch after a bad one begins if the header of the bad one is right about its length and its count.
+    fn claimed_next(&mut self, bad: Place) -> io::Result<Option<Place>> {
+        let header = self.buffer.get(bad.position, record::HEADER_BYTES)?;
+        Ok(header.and_then(HeaderClaim::read).and_then(|claim| bad.after(claim)))
+    }
+
+    /// Whether an intact batch of the log, with an offset above `above`, begins at `from` or after it.
+    fn has_batch_beyond(&mut self, from: u64, above: Offset, known: &Known<'_>) -> io::Result<bool> {
+        Ok(self.search(from, above, known, false)?.is_some())
+    }
+
+    /// The first intact batch, at `from` or after it, whose offset is above `above`; if it is to be where the log goes
+    /// on, one that is shown to be by what follows it.
+    fn search(
+        &mut self,
+        from: u64,
+        above: Offset,
+        known: &Known<'_>,
+        to_go_on: bool,
+    ) -> io::Result<Option<Place>> {
+        let (mut position, mut left_bytes) = (from, SEARCH_BYTES);
+        while let Some(header) = self.buffer.get(position, record::HEADER_BYTES)? {
+            let claim = HeaderClaim::read(header).filter(HeaderClaim::is_plausible);
+            if let Some(claim) = claim.filter(|claim| claim.base_offset > above.get()) {
+                let candidate = match self.buffer.intact(position)? {
+                    Ok(batch) if known.allows(&batch) => {
+                        Some(Place { position, offset: batch.base_offset() })
+                    }
+                    _ => None,
+                };
+                if let Some(place) = candidate
+                    && (!to_go_on || self.goes_on(place, known)?)
+                {
+                    return Ok(Some(place));
+                }
+                match left_bytes.checked_sub(claim.size_bytes as u64) {
+                    Some(left) => left_bytes = left,
+                    None => return Ok(None),
+                }
+            }
+            position += 1;
+        }
+        Ok(None)
+    }
+
+    /// Whether what follows `place` shows that it is the log's own batch, with its own offset. Of those that follow, the
+    /// headers are enough: damage in one of them is told when its turn comes.
+    fn goes_on(&mut self, place: Place, known: &Known<'_>) -> io::Result<bool> {
+        let (mut at, mut batches) = (place, 0);
+        while at.position - place.position <= PROOF_BYTES {
+            let claim = self.buffer.get(at.position, record::HEADER_BYTES)?.and_then(HeaderClaim::read);
+            let follows = claim.filter(|claim| claim.is_plausible() && claim.base_offset == at.offset.get());
+            let Some(after) = follows.and_then(|claim| at.after(claim)) else {
+                let is_end = at.position >= self.buffer.len;
+                if let Some(end) = known.end {
+                    return Ok(is_end && at.offset == end);
+                }
+                // What comes now is not there yet, or damaged, or torn. One batch alone may have any offset.
+                let has_all = place.offset <= known.reaches && known.reaches <= at.offset;
+                return Ok(at.offset == known.reaches || (batches > 1 && (is_end || has_all)));
+            };
+            (at, batches) = (after, batches + 1);
+        }
+        Ok(true)
+    }
+
+    /// Whether what begins at the bad batch that the scan has come to, in the last segment of a log with this durability,
+    /// can be what a crash left of the last group; see [`super::recovery`].
+    ///
+    /// # Errors
+    /// Whatever the file system says on reading.
+    pub(super) fn is_torn(
+        &mut self,
+        known: &Known<'_>,
+        durability: Durability,
+        max_group_bytes: u64,
+    ) -> io::Result<bool> {
+        let bad = self.place();
+        if bad.offset < known.reaches {
+            return Ok(false);
+        }
+        if durability == Durability::Os {
+            return Ok(true);
+        }
+        let beyond = bad.position + max_group_bytes;
+        Ok(!self.has_batch_beyond(beyond, bad.offset, known)?)
+    }
+
+    /// Goes past the bad batch at the present place, to where the log goes on or to the end of the file. Returns what is
+    /// lost.
+    ///
+    /// # Errors
+    /// Whatever the file system says on reading.
+    pub(super) fn skip(&mut self, known: &Known<'_>, detail: String) -> io::Result<Damage> {
+        let bad = self.place();
+        let end = known.end.unwrap_or(known.reaches.max(bad.offset));
+        let on = self.find_way_on(known)?.unwrap_or(Place { position: self.buffer.len, offset: end });
+        self.go_to(on);
+        let positions = bad.position..on.position.max(bad.position);
+        Ok(Damage { positions, first: bad.offset, next: on.offset, detail })
+    }
+
+    /// What fills just this part of the file, if it is framed as a batch, whatever its checks say.
+    ///
+    /// # Errors
+    /// Whatever the file system says on reading.
+    pub(super) fn framed(&mut self, range: std::ops::Range<u64>) -> io::Result<Option<BatchView<'_>>> {
+        let len = (range.end - range.start) as usize;
+        if len > LARGEST_BATCH_BYTES {
+            return Ok(None);
+        }
+        let batch = self.buffer.get(range.start, len)?.and_then(|bytes| BatchView::parse(bytes).ok());
+        Ok(batch.filter(|batch| batch.size_bytes() == len))
+    }
+
+    /// The offset that the header at the present place claims, if it can be one.
+    ///
+    /// # Errors
+    /// Whatever the file system says on reading.
+    pub(super) fn claimed_offset(&mut self) -> io::Result<Option<Offset>> {
+        let header = self.buffer.get(self.position, record::HEADER_BYTES)?;
+        let claim = header.and_then(HeaderClaim::read).filter(HeaderClaim::is_plausible);
+        Ok(claim.and_then(|claim| Offset::new(claim.base_offset)))
+    }
+
+    /// The bytes of a part of the file, in steps.
+    ///
+    /// # Errors
+    /// Whatever the file system says on reading; what `take` says.
+    pub(super) fn copy(
+        &mut self,
+        mut range: std::ops::Range<u64>,
+        mut take: impl FnMut(&[u8]) -> io::Result<()>,
+    ) -> io::Result<()> {
+        while range.start < range.end {
+            let len = (range.end - range.start).min(BUFFER_BYTES as u64) as usize;
+            take(self.buffer.get(range.start, len)?.ok_or(io::ErrorKind::UnexpectedEof)?)?;
+            range.start += len as u64;
+        }
+        Ok(())
+    }
 }
 
 /// A part of the file.
-pub(super) struct Buffer {
+#[derive(Debug)]
+struct Buffer {
     file: Arc<dyn FsFile>,
-    /// As it was at the beginning.
-    pub(super) file_len: u64,
+    len: u64,
     start: u64,
     bytes: Vec<u8>,
 }
 
 impl Buffer {
-    /// Nothing of it yet.
-    pub(super) fn new(file: Arc<dyn FsFile>) -> io::Result<Self> {
-        let file_len = file.len()?;
-        Ok(Self { file, file_len, start: 0, bytes: Vec::new() })
-    }
-
-    /// The size of the batch that begins at `position`, by its own word, if the file goes so far.
-    pub(super) fn frame_size(&mut self, position: u64) -> io::Result<Result<usize, FrameFault>> {
-        let file_len = self.file_len;
+    /// The batch at `position`, whole and with a right checksum, wherever it may belong; or what is wrong.
+    fn intact(&mut self, position: u64) -> io::Result<Result<BatchView<'_>, String>> {
         let Some(header) = self.get(position, record::HEADER_BYTES)? else {
-            return Ok(Err(FrameFault::CutHeader));
+            return Ok(Err("the file ends within the header of a batch".to_owned()));
         };
-        let Some(size) = record::frame_size(header) else { return Ok(Err(FrameFault::NotABatch)) };
-        let is_there = position + size as u64 <= file_len;
-        Ok(if is_there { Ok(size) } else { Err(FrameFault::CutBatch) })
+        let Some(size) = record::frame_size(header).filter(|size| *size <= LARGEST_BATCH_BYTES) else {
+            return Ok(Err("not a batch".to_owned()));
+        };
+        Ok(match self.get(position, size)? {
+            Some(bytes) => check(bytes),
+            None => Err("the file ends within a batch, or its length is wrong".to_owned()),
+        })
     }
 
     /// `len` bytes from `position`, or `None` if the file ends before.
-    pub(super) fn get(&mut self, position: u64, len: usize) -> io::Result<Option<&[u8]>> {
-        if position + len as u64 > self.file_len {
+    fn get(&mut self, position: u64, len: usize) -> io::Result<Option<&[u8]>> {
+        if position + len as u64 > self.len {
             return Ok(None);
         }
         let has = position >= self.start && position + len as u64 <= self.start + self.bytes.len() as u64;
         if !has {
-            let want = (len.max(BUFFER_BYTES) as u64).min(self.file_len - position);
-            self.bytes.resize(want as usize, 0);
+            let want = (len.max(BUFFER_BYTES) as u64).min(self.len - position) as usize;
+            self.bytes.resize(want, 0);
+            // What one large batch needed is not kept for the small ones after it.
+            self.bytes.shrink_to(BUFFER_BYTES);
             self.start = position;
             if let Err(error) = self.file.read_exact_at(&mut self.bytes, position) {
                 self.bytes.clear();
@@ -154,4 +368,16 @@ impl Buffer {
         let at = (position - self.start) as usize;
         Ok(self.bytes.get(at..at + len))
     }
+}
+
+/// The batch in `bytes`, if it is one and all that its checksum covers is as it was written; else what is wrong.
+pub(super) fn check(bytes: &[u8]) -> Result<BatchView<'_>, String> {
+    let batch = BatchView::parse(bytes).map_err(|error| error.to_string())?;
+    if batch.record_count() <= 0 || batch.last_offset_delta() + 1 != batch.record_count() {
+        return Err("a batch whose record count is wrong".to_owned());
+    }
+    if !batch.crc_is_valid() {
+        return Err("a batch with a wrong checksum".to_owned());
+    }
+    Ok(batch)
 }

@@ -6,9 +6,12 @@
 //!   base offset i64 | next offset i64 | length u64 | largest timestamp i64 (-1: none)
 //!   offset index entries u32 | time index entries u32 | blocks u32 | CRC-32 of each block u32
 //! ```
-//! Big-endian, in the frame of [`super::small_file`]. A block is 1 MiB of the log file, the last one what is left.
+//! Big-endian, in the frame of [`super::small_file`]. A block is 1 MiB of the log file, the last one what is left. The
+//! checksum of a block that was damaged already when it was sealed is stored inverted: so it never checks out, and readers
+//! look at each of its batches.
 
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 
 use bytes::{Buf, BufMut};
@@ -21,7 +24,7 @@ use crate::types::Offset;
 pub(super) const FILE: &str = "seals";
 /// What one checksum covers.
 pub(super) const BLOCK_BYTES: u64 = 1 << 20;
-const VERSION: u8 = 1;
+pub(super) const VERSION: u8 = 1;
 
 /// A segment that is complete and synced.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +54,13 @@ pub(super) struct Manifest {
     pub(super) seals: Vec<Seal>,
 }
 
+impl Manifest {
+    /// One past the last sealed offset.
+    pub(super) fn end(&self) -> Offset {
+        self.seals.last().map_or(self.first, |last| last.next)
+    }
+}
+
 /// Encodes the whole file.
 pub(super) fn encode(first: Offset, seals: &[&Seal]) -> Vec<u8> {
     let mut body = Vec::new();
@@ -72,7 +82,7 @@ pub(super) fn encode(first: Offset, seals: &[&Seal]) -> Vec<u8> {
 }
 
 /// Decodes the body; `None` if it is not one.
-fn decode(mut body: &[u8]) -> Option<Manifest> {
+pub(super) fn decode(mut body: &[u8]) -> Option<Manifest> {
     let first = Offset::new(body.try_get_i64().ok()?)?;
     let count = body.try_get_u32().ok()?;
     let mut seals = Vec::new();
@@ -136,6 +146,22 @@ impl BlockCrcs {
             }
             bytes = later;
         }
+    }
+
+    /// One for each block of a file that ought to have `len` bytes, inverted where it is touched by one of `damages`.
+    pub(super) fn finish_damaged(self, len: u64, damages: &[Range<u64>]) -> Vec<u32> {
+        let mut crcs = self.finish();
+        // Of what is missing nothing is known, and nobody will read it.
+        crcs.resize(len.div_ceil(BLOCK_BYTES) as usize, 0);
+        for (block, crc) in (0..).zip(&mut crcs) {
+            let (start, end) = (block * BLOCK_BYTES, (block + 1) * BLOCK_BYTES);
+            let touches =
+                |damage: &Range<u64>| !damage.is_empty() && damage.start < end && start < damage.end;
+            if damages.iter().any(touches) {
+                *crc = !*crc;
+            }
+        }
+        crcs
     }
 
     /// One for each block.
@@ -218,5 +244,18 @@ mod tests {
             }
             assert_eq!(crcs.finish(), expected);
         }
+    }
+
+    #[test]
+    fn only_a_block_that_is_touched_by_damage_is_marked() {
+        let len = BLOCK_BYTES + 100;
+        let finish = |damages: &[Range<u64>]| {
+            let mut crcs = BlockCrcs::default();
+            crcs.update(&vec![7; len as usize]);
+            crcs.finish_damaged(len, damages)
+        };
+        let sound = finish(&[]);
+        assert_eq!(finish(&[len..len, 50..50]), sound, "no damage at all");
+        assert_eq!(finish(&[BLOCK_BYTES..BLOCK_BYTES + 1]), [sound[0], !sound[1]]);
     }
 }

@@ -13,7 +13,8 @@ use std::sync::Arc;
 use super::fs::{Fs, FsFile, OpenHow, read_whole};
 
 const MAGIC: [u8; 4] = *b"SGWN";
-const HEADER_BYTES: usize = 16;
+/// What stands before the body.
+pub(super) const HEADER_BYTES: usize = 16;
 
 /// What a small file is; on disk, so a number stays with its kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +30,8 @@ pub(super) enum FileKind {
     TopicId = 4,
     /// A file of the layer above, such as the catalogue.
     Named = 5,
+    /// A log's producers at some offset.
+    Producers = 6,
 }
 
 /// Why the bytes of a small file cannot be taken.
@@ -53,7 +56,13 @@ pub(super) fn encode(kind: FileKind, version: u8, body: &[u8]) -> Vec<u8> {
 }
 
 /// The body of a small file of this kind, of a version up to `known`.
+#[cfg(test)]
 pub(super) fn decode(kind: FileKind, known: u8, bytes: &[u8]) -> Result<&[u8], FrameError> {
+    decode_any(kind, known, bytes).map(|(_, body)| body)
+}
+
+/// The version and the body of a small file of this kind, of a version up to `known`.
+pub(super) fn decode_any(kind: FileKind, known: u8, bytes: &[u8]) -> Result<(u8, &[u8]), FrameError> {
     let (header, body) = bytes.split_at_checked(HEADER_BYTES).ok_or(FrameError::Damaged)?;
     if !is_whole(bytes) || header[4] != kind as u8 {
         return Err(FrameError::Damaged);
@@ -61,7 +70,7 @@ pub(super) fn decode(kind: FileKind, known: u8, bytes: &[u8]) -> Result<&[u8], F
     if header[5] > known {
         return Err(FrameError::NewerVersion { found: header[5], known });
     }
-    Ok(body)
+    Ok((header[5], body))
 }
 
 /// Whether it is one of our files, of any kind and version, and undamaged.
@@ -95,10 +104,20 @@ pub(super) fn read(
     kind: FileKind,
     known: u8,
 ) -> Result<Option<Vec<u8>>, ReadFileError> {
+    Ok(read_any(fs, path, kind, known)?.map(|(_, body)| body))
+}
+
+/// The same, with its version.
+pub(super) fn read_any(
+    fs: &dyn Fs,
+    path: &Path,
+    kind: FileKind,
+    known: u8,
+) -> Result<Option<(u8, Vec<u8>)>, ReadFileError> {
     let bytes = read_whole(fs, path).map_err(|source| ReadFileError::Io { path: path.to_owned(), source })?;
     let Some(bytes) = bytes else { return Ok(None) };
-    match decode(kind, known, &bytes) {
-        Ok(body) => Ok(Some(body.to_vec())),
+    match decode_any(kind, known, &bytes) {
+        Ok((version, body)) => Ok(Some((version, body.to_vec()))),
         Err(source) => Err(ReadFileError::Frame { path: path.to_owned(), source }),
     }
 }
@@ -109,7 +128,7 @@ pub(super) fn read(
 /// Whatever the file system says; the old file is then still there.
 pub(super) fn replace(fs: &dyn Fs, dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     write_temporary(fs, dir, name, bytes)?.sync()?;
-    fs.rename(&temporary(dir, name), &dir.join(name))?;
+    place(fs, dir, name)?;
     fs.sync_dir(dir)
 }
 
@@ -124,19 +143,27 @@ pub(super) fn replace_keeping_old(fs: &dyn Fs, dir: &Path, name: &str, bytes: &[
     replace(fs, dir, name, bytes)
 }
 
-/// What the name of a file that is being written ends with.
-const TEMPORARY: &str = ".tmp";
-
-/// Whether a file of this name was being written, to replace another.
-pub(super) fn is_temporary(name: &str) -> bool {
-    name.ends_with(TEMPORARY)
+/// The second step, once the new one is synced: puts it in its place. The directory is not synced.
+pub(super) fn place(fs: &dyn Fs, dir: &Path, name: &str) -> io::Result<()> {
+    fs.rename(&temporary(dir, name), &dir.join(name))
 }
 
 fn temporary(dir: &Path, name: &str) -> PathBuf {
-    dir.join(format!("{name}{TEMPORARY}"))
+    dir.join(format!("{name}.tmp"))
 }
 
-fn write_temporary(fs: &dyn Fs, dir: &Path, name: &str, bytes: &[u8]) -> io::Result<Arc<dyn FsFile>> {
+/// The name of the file that this would have replaced, if it is one that [`write_temporary`] wrote.
+pub(super) fn of_temporary(name: &str) -> Option<&str> {
+    name.strip_suffix(".tmp")
+}
+
+/// The first step of [`replace`], for many files at a time: writes the new one beside the old one. Not synced.
+pub(super) fn write_temporary(
+    fs: &dyn Fs,
+    dir: &Path,
+    name: &str,
+    bytes: &[u8],
+) -> io::Result<Arc<dyn FsFile>> {
     let file = fs.open(&temporary(dir, name), OpenHow::Write)?;
     file.set_len(0)?;
     file.write_all_at(&[bytes], 0)?;

@@ -1,12 +1,13 @@
 //! An open data directory: opens and creates logs, runs the threads, and ends in an orderly way.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+mod opening;
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
-use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -17,22 +18,27 @@ use super::crew::{Crew, Threads};
 use super::data_dir::{DataDir, OpenError};
 use super::durable::DurableSlots;
 use super::epochs::LeaderEpochs;
-use super::fs::{Fs, OpenHow, RealFs, raise_descriptor_limit};
+use super::fs::{Fs, RealFs, is_no_room};
 use super::handle::LogHandle;
 use super::index::{IndexResume, SegmentIndex};
 use super::log::{Log, LogEnv, LogStart, Rolled};
+use super::log_dirs::LogDirs;
 use super::log_view::{LogParts, LogView};
+use super::open_logs::OpenLogs;
 use super::open_segments::OpenSegments;
-use super::recovery::{Prior, Recovered, key, open_log};
-use super::segment::{Segment, file_name};
+use super::producer_recovery::RecoveredProducers;
+use super::producers::ProducerLimits;
+use super::recovery::{Recovered, key};
+use super::room::Room;
+use super::segment::Segment;
 use super::small_file::{self, FileKind, ReadFileError};
 use super::stats::Counters;
 use super::syncer::Syncer;
 use super::tail_cache::TailCache;
 use super::threads::{Command, SyncQueue, SyncThread, Writer};
-use super::types::{LogError, LogSpec, OpenLogError, StorageStats};
+use super::types::{LogError, LogSpec, StorageStats};
 use super::upkeep::{Job, Upkeep};
-use super::{identity, seals};
+use super::{checkpointer, limits};
 use crate::clock::Clock;
 use crate::config::StorageConfig;
 use crate::types::{LeaderEpoch, Offset};
@@ -43,7 +49,8 @@ const NAMED_FILE_VERSION: u8 = 1;
 /// One open data directory. Dropping it without [`Store::close`] is like a crash of the process.
 pub struct Store {
     fs: Arc<dyn Fs>,
-    data: DataDir,
+    dirs: LogDirs,
+    room: Arc<Room>,
     config: StorageConfig,
     env: Arc<LogEnv>,
     counters: Arc<Counters>,
@@ -60,13 +67,14 @@ pub struct Store {
     jobs: Sender<Job>,
     /// Until the upkeep thread starts: its end of the channel, and what recovery found to seal.
     upkeep: Mutex<Option<(Receiver<Job>, VecDeque<Rolled>)>>,
-    known_dirs: Mutex<HashSet<PathBuf>>,
+    /// The slots of logs that could not be opened.
+    unopened: Mutex<HashMap<LogKey, usize>>,
     threads: Mutex<Option<Threads>>,
 }
 
 impl std::fmt::Debug for Store {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Store").field("dir", &self.data.path).finish_non_exhaustive()
+        f.debug_struct("Store").field("dir", &self.dirs.data.path).finish_non_exhaustive()
     }
 }
 
@@ -76,7 +84,6 @@ impl Store {
     /// # Errors
     /// [`OpenError`] if the directory cannot be used, or is in use.
     pub fn open(dir: &Path, config: &StorageConfig, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
-        raise_descriptor_limit();
         Self::open_on(Arc::new(RealFs), dir, config, clock)
     }
 
@@ -108,6 +115,8 @@ impl Store {
         clock: Arc<dyn Clock>,
     ) -> Result<(Self, Crew), OpenError> {
         let data = DataDir::open(&*fs, dir)?;
+        let room = Room::new(fs, dir, config.reserve_bytes);
+        let fs = room.for_upkeep();
         let io_error = |path: PathBuf| {
             let dir = dir.to_owned();
             move |source| OpenError::Io { dir, path, source }
@@ -116,16 +125,17 @@ impl Store {
             ReadFileError::Io { path, source } => OpenError::Io { dir: dir.to_owned(), path, source },
             ReadFileError::Frame { path, source } => OpenError::Damaged { path, detail: source.to_string() },
         })?;
-        let is_new = checkpoint.is_none();
-        let prior = checkpoint.unwrap_or_default();
-        let leader_epoch =
-            if prior.clean || is_new { prior.leader_epoch } else { LeaderEpoch(prior.leader_epoch.0 + 1) };
         let slots_path = dir.join(super::durable::FILE);
         let prior_durable = DurableSlots::read(&*fs, dir).map_err(io_error(slots_path.clone()))?;
+        // Where something was durable there was a checkpoint too, and it has been lost.
+        let is_new = checkpoint.is_none() && prior_durable.is_empty();
+        let prior = checkpoint.unwrap_or_default();
+        let leader_epoch = if is_new { prior.leader_epoch } else { prior.next_epoch() };
         let slots = DurableSlots::open(&*fs, dir).map_err(io_error(slots_path))?;
         let syncer = Syncer::new(&*fs, dir, config.sync_method).map_err(io_error(dir.to_owned()))?;
         let (syncer, slots) = (Arc::new(Mutex::new(syncer)), Arc::new(Mutex::new(slots)));
         let logs: Arc<Registry> = Arc::default();
+        let dirs = LogDirs::new(data, Arc::clone(&room), Arc::clone(&clock));
         let env = Arc::new(LogEnv {
             clock,
             open_segments: Arc::new(OpenSegments::new(config.open_segments)),
@@ -133,19 +143,27 @@ impl Store {
             leader_epoch,
             index_interval_bytes: config.index_interval_bytes,
             index_max_bytes: config.index_max_bytes,
+            producer_limits: ProducerLimits {
+                expiration_ms: config.producer_id_expiration_ms,
+                max_producers: config.max_producers_per_partition,
+            },
         });
         let checkpointer = Arc::new(Checkpointer {
             fs: Arc::clone(&fs),
+            room: Arc::clone(&room),
             dir: dir.to_owned(),
             logs: Arc::clone(&logs),
             syncer: Arc::clone(&syncer),
+            clock: Arc::clone(&env.clock),
             leader_epoch,
             last: Mutex::new(prior.logs.clone()),
+            logs_at_a_time: checkpointer::logs_at_a_time(limits::descriptors()),
         });
         let (jobs, job_receiver) = channel();
         let mut store = Self {
             fs,
-            data,
+            dirs,
+            room,
             config: config.clone(),
             env,
             counters: Arc::default(),
@@ -160,7 +178,7 @@ impl Store {
             next_number: AtomicU64::new(0),
             jobs,
             upkeep: Mutex::new(Some((job_receiver, VecDeque::new()))),
-            known_dirs: Mutex::default(),
+            unopened: Mutex::default(),
             threads: Mutex::default(),
         };
         let crew = store.crew(syncer);
@@ -169,6 +187,7 @@ impl Store {
 
     fn crew(&mut self, syncer: Arc<Mutex<Syncer>>) -> Crew {
         let mut writers = Vec::new();
+        let open_logs = self.config.open_logs / self.config.writer_threads;
         for _ in 0..self.config.writer_threads {
             let (sender, commands) = channel();
             writers.push(Writer {
@@ -179,6 +198,7 @@ impl Store {
                 max_group_bytes: self.config.max_group_bytes,
                 logs: HashMap::new(),
                 touched: Vec::new(),
+                open_logs: OpenLogs::new(open_logs),
             });
             self.writers.push(sender);
         }
@@ -195,17 +215,17 @@ impl Store {
 
     /// The data directory.
     pub fn dir(&self) -> &Path {
-        &self.data.path
+        &self.dirs.data.path
     }
 
     /// Given to the directory when it was created; a UUID.
     pub fn cluster_id(&self) -> &str {
-        &self.data.meta.cluster_id
+        &self.dirs.data.meta.cluster_id
     }
 
     /// This broker's number in its cluster.
     pub fn broker_id(&self) -> i32 {
-        self.data.meta.broker_id
+        self.dirs.data.meta.broker_id
     }
 
     /// Whether the last run, if there was one, ended in an orderly way.
@@ -242,65 +262,12 @@ impl Store {
     /// # Errors
     /// `Io`; nothing is left of them then. `AlreadyExists` within if one of them is open.
     pub fn create_logs(&self, specs: &[LogSpec]) -> Result<Vec<LogHandle>, LogError> {
-        let dirs: Vec<PathBuf> = specs.iter().map(|spec| self.log_dir(spec)).collect();
-        dirs.iter()
-            .try_for_each(|dir| self.clear_way(dir))
+        let is_open = |dir: &Path| self.logs.lock().values().any(|view| *view.dir == *dir);
+        let dirs = self
+            .dirs
+            .create(specs, self.env.leader_epoch, is_open)
             .map_err(|error| log_io_error(self.dir().to_owned(), error))?;
-        let created = specs.iter().zip(&dirs).try_for_each(|(spec, dir)| self.create_dir(spec, dir));
-        if let Err(error) = created.and_then(|()| self.sync_dirs(&dirs)) {
-            for dir in &dirs {
-                // Also those that were not created; what stays is set aside at the next start.
-                let _ = self.fs.remove_dir(dir);
-            }
-            return Err(log_io_error(self.dir().to_owned(), error));
-        }
-        self.known_dirs.lock().extend(dirs.iter().cloned());
         Ok(specs.iter().zip(dirs).map(|(spec, dir)| self.add_new(spec, dir.into())).collect())
-    }
-
-    /// What lies where a new log shall be, such as a damaged log of a deleted topic, is set aside: never adopted, and
-    /// never removed.
-    fn clear_way(&self, dir: &Path) -> io::Result<()> {
-        match self.fs.list(dir) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(error),
-            Ok(entries) if entries.is_empty() => Ok(()),
-            Ok(_) if self.logs.lock().values().any(|view| *view.dir == *dir) => Err(io::Error::new(
-                io::ErrorKind::AlreadyExists,
-                format!("{} is there already", dir.display()),
-            )),
-            Ok(_) => self.data.set_aside_one(&*self.fs, self.env.clock.now_ms(), dir),
-        }
-    }
-
-    fn create_dir(&self, spec: &LogSpec, dir: &Path) -> io::Result<()> {
-        self.fs.create_dir(dir)?;
-        let files = [
-            (identity::FILE.to_owned(), identity::encode(key(spec))),
-            (seals::FILE.to_owned(), seals::encode(Offset::ZERO, &[])),
-            (super::epochs::FILE.to_owned(), LeaderEpochs::of_new_log(self.env.leader_epoch).encode()),
-            (file_name(Offset::ZERO, "log"), Vec::new()),
-        ];
-        for (name, bytes) in files {
-            let file = self.fs.open(&dir.join(name), OpenHow::CreateNew)?;
-            file.write_all_at(&[&bytes], 0)?;
-        }
-        Ok(())
-    }
-
-    /// Makes new directories and what is in them durable: one by one if they are few, else with the whole file system.
-    fn sync_dirs(&self, dirs: &[PathBuf]) -> io::Result<()> {
-        const FEW: usize = 4;
-        if dirs.len() > FEW && self.fs.can_sync_file_system(self.dir()) {
-            return self.fs.open(self.dir(), OpenHow::Read)?.sync_file_system();
-        }
-        for dir in dirs {
-            for entry in self.fs.list(dir)? {
-                self.fs.open(&dir.join(entry.name), OpenHow::Read)?.sync()?;
-            }
-            self.fs.sync_dir(dir)?;
-        }
-        self.fs.sync_dir(self.dir())
     }
 
     fn add_new(&self, spec: &LogSpec, dir: Arc<Path>) -> LogHandle {
@@ -317,71 +284,20 @@ impl Store {
         let mark = Mark { offset: Offset::ZERO, segment: Offset::ZERO, position: 0 };
         let end = Boundary { mark, index: IndexResume::default() };
         let epochs = LeaderEpochs::of_new_log(self.env.leader_epoch);
-        let (log_start, segments) = (Offset::ZERO, vec![segment]);
-        self.add(
-            spec,
-            Recovered { dir, segments, unsealed: Vec::new(), log_start, end, epochs, scanned_bytes: None },
-        )
-    }
-
-    /// Opens existing logs, several at a time, recovering those that need it; one result for each, in order. Blocks.
-    ///
-    /// # Errors
-    /// Each its own: [`OpenLogError`]. Such a log is left as it is.
-    pub fn open_logs(&self, specs: &[LogSpec]) -> Vec<Result<LogHandle, OpenLogError>> {
-        let next = AtomicUsize::new(0);
-        let results: Vec<OnceLock<_>> = specs.iter().map(|_| OnceLock::new()).collect();
-        std::thread::scope(|scope| {
-            for _ in 0..self.config.recovery_threads.min(specs.len()) {
-                scope.spawn(|| {
-                    while let (i, Some(spec)) = {
-                        let i = next.fetch_add(1, Ordering::Relaxed);
-                        (i, specs.get(i))
-                    } && let Some(result) = results.get(i)
-                    {
-                        // A panic costs this log, not the start; the hook has told of it.
-                        let opened = std::panic::catch_unwind(AssertUnwindSafe(|| self.open_one(spec)));
-                        // Set once: every index is given out once.
-                        let _ = opened.map(|opened| result.set(opened));
-                    }
-                });
-            }
-        });
-        let died = |spec: &LogSpec| OpenLogError::Damaged {
-            path: self.log_dir(spec),
-            detail: "its recovery did not finish".to_owned(),
+        let producers = RecoveredProducers::none(self.env.producer_limits);
+        let new = Recovered {
+            dir,
+            segments: vec![segment],
+            unsealed: Vec::new(),
+            log_start: Offset::ZERO,
+            end,
+            synced: end,
+            epochs,
+            producers,
+            scanned_bytes: None,
+            fault: None,
         };
-        specs
-            .iter()
-            .zip(results)
-            .map(|(spec, result)| result.into_inner().unwrap_or_else(|| Err(died(spec))))
-            .collect()
-    }
-
-    fn open_one(&self, spec: &LogSpec) -> Result<LogHandle, OpenLogError> {
-        let dir = self.log_dir(spec);
-        self.known_dirs.lock().insert(dir.clone());
-        let prior = Prior {
-            checkpoint: self.prior_logs.get(&key(spec)).copied(),
-            clean: self.was_clean,
-            durable: self.prior_durable.get(&key(spec)).copied().unwrap_or_default(),
-        };
-        match open_log(&self.fs, &self.env, spec, dir, prior) {
-            Ok(recovered) => {
-                if let Some(bytes) = recovered.scanned_bytes {
-                    let (end, dir) = (recovered.end.mark.offset, recovered.dir.display());
-                    tracing::info!(%dir, scanned_bytes = bytes, log_end_offset = %end, "recovered a log");
-                    self.counters.recovered_logs.add(1);
-                    self.counters.recovered_bytes.add(bytes);
-                }
-                Ok(self.add(spec, recovered))
-            }
-            Err(error) => {
-                // What is known of it is kept for when it is looked at.
-                self.slots.lock().assign(key(spec), prior.durable);
-                Err(error)
-            }
-        }
+        self.add(spec, new)
     }
 
     /// Hands an opened log to a writer.
@@ -398,9 +314,14 @@ impl Store {
             segments: recovered.segments,
             log_start: recovered.log_start,
             end: recovered.end,
+            synced: recovered.synced,
             epochs: recovered.epochs,
+            producers: recovered.producers,
             slot,
         }));
+        if let Some(fault) = &recovered.fault {
+            view.fail(fault);
+        }
         if let Some((_, unsealed)) = self.upkeep.lock().as_mut() {
             unsealed.extend(recovered.unsealed.into_iter().map(|(segment, next, len)| Rolled {
                 view: Arc::clone(&view),
@@ -408,6 +329,7 @@ impl Store {
                 next,
                 len,
                 block_crcs: None,
+                producers: None,
             }));
         }
         self.logs.lock().insert(view.key, Arc::clone(&view));
@@ -415,7 +337,8 @@ impl Store {
         let writer = number as usize % self.writers.len().max(1);
         let commands = self.writers.get(writer).cloned().unwrap_or_else(|| channel().0);
         if let Some(segment) = active {
-            let start = LogStart { segment, mark: recovered.end.mark };
+            let fs = self.room.for_log(spec.uses_reserve);
+            let start = LogStart { fs, segment, mark: recovered.end.mark };
             let log = Log::new(Arc::clone(&view), Arc::clone(&self.env), spec.config, start);
             // A writer that has died refuses each append with its own answer.
             let _ = commands.send(Command::Open(number, Box::new(log)));
@@ -424,7 +347,8 @@ impl Store {
     }
 
     /// Once every known log has been opened, and before the first append: takes back the clean mark, sets aside
-    /// directories that belong to none of them, finishes deletions and starts the periodic work. Blocks.
+    /// directories that belong to none of them, finishes deletions and starts the periodic work. If the disk is too full
+    /// for that, everything can be read, and appends are refused until there is room. Blocks.
     ///
     /// # Errors
     /// `Io`: nothing may be appended then.
@@ -439,14 +363,19 @@ impl Store {
     pub(super) fn prepare(&self) -> Result<Option<Upkeep>, LogError> {
         let dir_error = |error| log_io_error(self.dir().to_owned(), error);
         let Some((jobs, unsealed)) = self.upkeep.lock().take() else { return Ok(None) };
-        self.checkpointer.write(false).map_err(dir_error)?;
-        self.slots.lock().write().map_err(dir_error)?;
-        {
-            let known = self.known_dirs.lock();
-            let now_ms = self.env.clock.now_ms();
-            self.data.set_aside(&*self.fs, now_ms, |dir| known.contains(dir)).map_err(dir_error)?;
+        match self.checkpointer.write(false) {
+            Err(error) if is_no_room(&error) => {
+                tracing::warn!(%error, "no room for the checkpoint: appends are refused until there is");
+            }
+            outcome => outcome.map_err(dir_error)?,
         }
-        let deleted = self.data.deleted(&*self.fs);
+        match self.slots.lock().write() {
+            // Only a bound, and what stands there holds: the first group writes it again.
+            Err(error) if is_no_room(&error) => tracing::warn!(%error, "cannot write the durable offsets"),
+            outcome => outcome.map_err(dir_error)?,
+        }
+        self.dirs.set_aside_unknown().map_err(dir_error)?;
+        let deleted = self.dirs.deleted();
         if !deleted.is_empty() {
             // The receiver is in the hand of this call: it is there.
             let _ = self.jobs.send(Job::RemoveDirs(deleted));
@@ -454,6 +383,7 @@ impl Store {
         Ok(Some(Upkeep {
             fs: Arc::clone(&self.fs),
             jobs,
+            room: Arc::clone(&self.room),
             checkpointer: Arc::clone(&self.checkpointer),
             checkpoint_interval: Duration::from_millis(self.config.checkpoint_interval_ms),
             unsealed,
@@ -461,11 +391,12 @@ impl Store {
     }
 
     /// Closes logs and removes their directories; the caller has recorded that they are no more. What was accepted and
-    /// not written yet is refused. Blocks.
+    /// not written yet is refused. Of logs that could not be opened, the directories that are theirs beyond doubt are
+    /// removed too. Blocks.
     ///
     /// # Errors
-    /// `Io`: the directories are still there then, and will be set aside at the next start.
-    pub fn delete_logs(&self, logs: &[LogHandle]) -> Result<(), LogError> {
+    /// `Io`: some directories are still there then, and will be set aside at the next start.
+    pub fn delete_logs(&self, logs: &[LogHandle], unopened: &[LogSpec]) -> Result<(), LogError> {
         for log in logs {
             log.view.close();
         }
@@ -480,35 +411,24 @@ impl Store {
             // An error: the writer is gone, and the log with it.
             let _ = closed.recv();
         }
-        let keys: Vec<LogKey> = logs.iter().map(|log| log.view.key).collect();
+        let opened = logs.iter().map(|log| (log.view.dir.to_path_buf(), log.view.key));
+        let dirs: Vec<_> = opened.chain(unopened.iter().filter_map(|spec| self.dirs.find(spec))).collect();
+        let keys: Vec<LogKey> = logs.iter().map(|log| log.view.key).chain(unopened.iter().map(key)).collect();
         {
-            let mut registry = self.logs.lock();
+            let (mut registry, mut unopened) = (self.logs.lock(), self.unopened.lock());
             let mut slots = self.slots.lock();
-            for log in logs {
-                registry.remove(&log.view.key);
-                slots.release(log.view.slot);
+            for key in &keys {
+                let slot = registry.remove(key).map(|view| view.slot).or_else(|| unopened.remove(key));
+                if let Some(slot) = slot {
+                    slots.release(slot);
+                }
             }
         }
         self.checkpointer.forget(&keys);
-        self.move_away(logs).map_err(|error| log_io_error(self.dir().to_owned(), error))
-    }
-
-    fn move_away(&self, logs: &[LogHandle]) -> io::Result<()> {
-        let root = self.data.deleted_root();
-        self.fs.create_dir(&root)?;
-        let mut moved = Vec::new();
-        for log in logs {
-            let (topic_id, partition) = log.view.key;
-            let target = self.data.deleted_dir(topic_id, partition);
-            self.fs.rename(&log.view.dir, &target)?;
-            self.known_dirs.lock().remove(&*log.view.dir);
-            moved.push(target);
-        }
-        self.fs.sync_dir(&root)?;
-        self.fs.sync_dir(self.dir())?;
+        let (moved, outcome) = self.dirs.move_away(&dirs);
         // Without the thread they stay until the next start.
         let _ = self.jobs.send(Job::RemoveDirs(moved));
-        Ok(())
+        outcome.map_err(|error| log_io_error(self.dir().to_owned(), error))
     }
 
     /// Counters and gauges.
@@ -556,10 +476,6 @@ impl Store {
         let Some(threads) = self.threads.lock().take() else { return false };
         threads.stop(&self.writers, &self.queue, &self.jobs);
         true
-    }
-
-    fn log_dir(&self, spec: &LogSpec) -> PathBuf {
-        self.data.log_dir(&spec.topic, spec.partition)
     }
 }
 

@@ -94,7 +94,7 @@ impl Tail {
         if batches.get(first)?.base > offset {
             return None;
         }
-        let mut read = ReadBatches { chunks: Vec::new(), next_offset: offset, size_bytes: 0 };
+        let mut read = ReadBatches { next_offset: offset, ..ReadBatches::default() };
         let mut small = Vec::new();
         for batch in batches.iter().skip(first) {
             let size = batch.bytes.len() as u64;

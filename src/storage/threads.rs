@@ -7,6 +7,7 @@
 //! While the syncer waits for the disk, the writers write the next group.
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::{Duration, Instant};
@@ -18,6 +19,7 @@ use super::durable::DurableSlots;
 use super::fs::FsFile;
 use super::log::{Log, LogEnv, Written};
 use super::log_view::LogView;
+use super::open_logs::OpenLogs;
 use super::stats::Counters;
 use super::syncer::Syncer;
 use super::types::{Append, AppendError, Done, Durability, LogConfig, LogError};
@@ -52,6 +54,8 @@ struct QueueState {
     groups: Vec<Written>,
     /// Files of logs with `durability = os` with unsynced bytes, by slot.
     lazy: HashMap<usize, LazyFile>,
+    /// Some of them have been taken, and are being synced.
+    flushing: bool,
     stop: bool,
     /// The syncing thread has panicked: nothing more will be synced.
     dead: bool,
@@ -59,7 +63,8 @@ struct QueueState {
 
 struct LazyFile {
     view: Arc<LogView>,
-    file: Arc<dyn FsFile>,
+    /// `None` once it is synced and closed: only the slot is still to be written.
+    file: Option<Arc<dyn FsFile>>,
     end: Boundary,
 }
 
@@ -132,8 +137,27 @@ impl SyncQueue {
         (std::mem::take(&mut state.groups), state.stop)
     }
 
+    /// The log has synced its file, and is about to close it: returns when nobody here keeps it open.
+    fn release_lazy(&self, view: &LogView) {
+        let mut state = self.state.lock();
+        if let Some(lazy) = state.lazy.get_mut(&view.slot) {
+            lazy.file = None;
+        }
+        while state.flushing && !state.dead {
+            self.published.wait(&mut state);
+        }
+    }
+
     fn take_lazy(&self) -> Vec<LazyFile> {
-        self.state.lock().lazy.drain().map(|(_, lazy)| lazy).collect()
+        let mut state = self.state.lock();
+        state.flushing = true;
+        state.lazy.drain().map(|(_, lazy)| lazy).collect()
+    }
+
+    /// What was taken is synced, and has been let go.
+    fn flushed(&self) {
+        self.state.lock().flushing = false;
+        self.published.notify_all();
     }
 
     /// Wakes those that wait for room.
@@ -160,19 +184,42 @@ pub(super) struct Writer {
     pub(super) logs: HashMap<LogNumber, Box<Log>>,
     /// Logs with something gathered.
     pub(super) touched: Vec<LogNumber>,
+    pub(super) open_logs: OpenLogs,
 }
 
 impl Writer {
     /// Runs until it is stopped or everybody who could ask it for something is gone.
     pub(super) fn run(mut self) {
-        while let Ok(command) = self.commands.recv() {
-            if self.round(command) {
-                break;
-            }
+        if std::panic::catch_unwind(AssertUnwindSafe(|| self.run_until_stopped())).is_err() {
+            tracing::error!("a writing thread has panicked; its partitions take no more writes");
+            self.die();
         }
         // What still waits to be read here is refused when the channel goes.
         while let Ok(command) = self.commands.try_recv() {
-            refuse(command);
+            refuse(command, None);
+        }
+    }
+
+    fn run_until_stopped(&mut self) {
+        while let Ok(command) = self.commands.recv() {
+            if self.round(command) {
+                return;
+            }
+        }
+    }
+
+    /// What it was about to do is in an unknown state. No log of its own takes writes any more, nor any that it is still
+    /// to be given; what has been handed to the syncing thread is not acknowledged either.
+    fn die(&mut self) {
+        for (_, log) in self.logs.drain() {
+            log.view().fail(WRITER_DIED);
+        }
+        while let Ok(command) = self.commands.recv() {
+            match command {
+                Command::Stop => return,
+                Command::Open(_, log) => log.view().fail(WRITER_DIED),
+                command => refuse(command, Some(WRITER_DIED.into())),
+            }
         }
     }
 
@@ -208,6 +255,7 @@ impl Writer {
                 if let Some(log) = self.logs.remove(&number) {
                     self.queue.wait_until_idle(log.view());
                 }
+                self.open_logs.closed(number);
                 // Nobody need wait for it.
                 let _ = done.send(());
             }
@@ -221,7 +269,7 @@ impl Writer {
             (append.done)(Err(AppendError::Closed));
             return 0;
         };
-        if log.must_roll(&append.batch) {
+        if log.must_roll(&append.batch) && log.takes(&append) {
             self.write(number);
             // Asked again: a write that failed may have left the segment empty.
             let log = self.logs.get_mut(&number);
@@ -234,10 +282,11 @@ impl Writer {
         }
         let Some(log) = self.logs.get_mut(&number) else { return 0 };
         let size = append.batch.len() as u64;
-        if log.gathered_bytes() == 0 {
+        let had_gathered = log.has_gathered();
+        log.gather(append);
+        if !had_gathered && log.has_gathered() {
             self.touched.push(number);
         }
-        log.gather(append);
         // One log's group stays within its bound however much waits.
         if log.gathered_bytes() >= self.max_group_bytes {
             self.write(number);
@@ -246,6 +295,7 @@ impl Writer {
     }
 
     fn roll(&mut self, number: LogNumber) -> Result<(), AppendError> {
+        self.make_room(number);
         let Some(log) = self.logs.get_mut(&number) else { return Err(AppendError::Closed) };
         let rolled = log.roll()?;
         // Without the upkeep thread the segment stays unsealed until the next start.
@@ -255,9 +305,11 @@ impl Writer {
 
     fn write(&mut self, number: LogNumber) {
         let Some(log) = self.logs.get_mut(&number) else { return };
-        if log.gathered_bytes() == 0 {
+        if !log.has_gathered() {
             return;
         }
+        self.make_room(number);
+        let Some(log) = self.logs.get_mut(&number) else { return };
         let durability = log.config().durability;
         if durability == Durability::Fsync {
             self.queue.wait_for_room(log.view(), log.gathered_bytes(), self.max_group_bytes);
@@ -267,7 +319,7 @@ impl Writer {
         if written.may_skip_sync(durability) && !self.queue.is_dead() {
             let lazy = LazyFile {
                 view: Arc::clone(&written.view),
-                file: Arc::clone(&written.file),
+                file: Some(Arc::clone(&written.file)),
                 end: written.end,
             };
             written.publish(&self.env.tail_cache);
@@ -277,37 +329,60 @@ impl Writer {
         }
     }
 
+    /// Before the file of a log is used: as long as there are too many open, another log closes its own. One that has
+    /// nothing unsynced if there is one; else the next group waits until the one whose turn it is has synced.
+    fn make_room(&mut self, number: LogNumber) {
+        if self.open_logs.must_make_room(number) {
+            let is_idle = |number: &LogNumber| self.logs.get(number).is_none_or(|log| log.is_synced());
+            let idle = self.open_logs.oldest_first().find(is_idle);
+            if let Some(other) = idle.or_else(|| self.open_logs.oldest_first().next()) {
+                self.close_file(other);
+            }
+        }
+        self.open_logs.used(number);
+    }
+
+    fn close_file(&mut self, number: LogNumber) {
+        self.open_logs.closed(number);
+        let Some(log) = self.logs.get_mut(&number) else { return };
+        if !log.is_synced() {
+            self.queue.wait_until_idle(log.view());
+        }
+        if !log.is_synced() {
+            // What `durability = os` has left unsynced. If it fails, that log takes no more writes.
+            let _ = log.sync();
+        }
+        self.queue.release_lazy(log.view());
+        log.close_file();
+    }
+
     fn configure(&mut self, number: LogNumber, config: LogConfig, done: Done<()>) {
         self.write(number);
         let Some(log) = self.logs.get_mut(&number) else { return done(Err(LogError::Closed)) };
         let before = log.config().durability;
         if before == Durability::Os
             && config.durability == Durability::Fsync
-            && let Err(error) = log.sync()
+            && let Err(reason) = log.sync()
         {
-            return done(Err(log_error(error)));
+            return done(Err(LogError::Sealed { reason }));
         }
         log.set_config(config);
         done(Ok(()));
     }
 }
 
-fn log_error(error: AppendError) -> LogError {
-    match error {
-        AppendError::Sealed { reason } => LogError::Sealed { reason },
-        AppendError::Write { path, source } => LogError::Io { path, source },
-        AppendError::NoSpace { path } => {
-            LogError::Io { path, source: Arc::new(std::io::ErrorKind::StorageFull.into()) }
-        }
-        AppendError::Closed => LogError::Closed,
-    }
-}
+/// Why a log takes no more writes whose writer has panicked.
+pub(super) const WRITER_DIED: &str = "the thread that writes it has panicked";
 
-/// Answers a command that nobody will carry out.
-pub(super) fn refuse(command: Command) {
+/// Answers a command that nobody will carry out: its log takes no writes, for this reason, or is closed.
+pub(super) fn refuse(command: Command, sealed: Option<Arc<str>>) {
     match command {
-        Command::Append(_, append) => (append.done)(Err(AppendError::Closed)),
-        Command::Configure(_, _, done) => done(Err(LogError::Closed)),
+        Command::Append(_, append) => {
+            (append.done)(Err(sealed.map_or(AppendError::Closed, |reason| AppendError::Sealed { reason })));
+        }
+        Command::Configure(_, _, done) => {
+            done(Err(sealed.map_or(LogError::Closed, |reason| LogError::Sealed { reason })));
+        }
         Command::Open(..) | Command::Close(..) | Command::Stop => {}
     }
 }
@@ -329,7 +404,7 @@ impl SyncThread {
     /// Runs until the queue is stopped and everything in it is done.
     pub(super) fn run(self) {
         let queue = Arc::clone(&self.queue);
-        if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.run_until_stopped())).is_err() {
+        if std::panic::catch_unwind(AssertUnwindSafe(|| self.run_until_stopped())).is_err() {
             tracing::error!("the syncing thread has panicked; all partitions stop taking writes");
             queue.die();
         }
@@ -368,7 +443,7 @@ impl SyncThread {
         let appends = groups.iter().map(|group| group.appends() as u64).sum();
         let bytes = groups.iter().map(|group| group.size_bytes).sum();
         let started = Instant::now();
-        self.sync_files(groups.iter().map(|group| (&group.view, &group.file, group.end)));
+        self.sync_files(groups.iter().map(|group| (&group.view, Some(&group.file), group.end)));
         self.counters.synced(appends, bytes, started.elapsed());
         for group in groups {
             group.publish(&self.env.tail_cache);
@@ -380,12 +455,17 @@ impl SyncThread {
     pub(super) fn flush_lazy(&self) {
         let files = self.queue.take_lazy();
         if !files.is_empty() {
-            self.sync_files(files.iter().map(|lazy| (&lazy.view, &lazy.file, lazy.end)));
+            self.sync_files(files.iter().map(|lazy| (&lazy.view, lazy.file.as_ref(), lazy.end)));
         }
+        drop(files);
+        self.queue.flushed();
     }
 
     /// Syncs each file once; what is then durable is noted with its log and in its slot, what is not fails its log.
-    fn sync_files<'a>(&self, parts: impl Iterator<Item = (&'a Arc<LogView>, &'a Arc<dyn FsFile>, Boundary)>) {
+    fn sync_files<'a>(
+        &self,
+        parts: impl Iterator<Item = (&'a Arc<LogView>, Option<&'a Arc<dyn FsFile>>, Boundary)>,
+    ) {
         let mut files: Vec<Arc<dyn FsFile>> = Vec::new();
         let mut dirty: Vec<(&Arc<LogView>, Vec<usize>, Boundary)> = Vec::new();
         let mut by_slot: HashMap<usize, usize> = HashMap::new();
@@ -396,6 +476,7 @@ impl SyncThread {
             });
             let Some((_, of_log, last)) = dirty.get_mut(at) else { continue };
             *last = end;
+            let Some(file) = file else { continue };
             // A log's groups come in order: a file it has come before is the last one.
             let known = of_log.last().and_then(|i| files.get(*i)).is_some_and(|last| Arc::ptr_eq(last, file));
             if !known {

@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
+use super::mmap::Lease;
+use super::producers::ProducerError;
 use crate::types::{LeaderEpoch, Offset, PartitionId, TopicId, TopicName};
 
 /// When an append is acknowledged and its records become visible.
@@ -40,12 +42,16 @@ pub struct LogSpec {
     pub topic_id: TopicId,
     /// Its settings.
     pub config: LogConfig,
+    /// Whether its appends may take from the room set aside for a full disk.
+    pub uses_reserve: bool,
 }
 
 /// One batch to append: valid, complete and encoded. Its base offset and leader epoch are overwritten.
 pub struct Append {
     /// Exactly one record batch, checked by `record::validate`.
     pub batch: BytesMut,
+    /// Append only if the batch gets this offset. A duplicate is told as such whatever this says.
+    pub expected_offset: Option<Offset>,
     /// Called exactly once, on a storage thread; must not block.
     pub done: AppendDone,
 }
@@ -64,10 +70,12 @@ pub struct Appended {
     pub base_offset: Offset,
     /// Where the log starts now.
     pub log_start_offset: Offset,
+    /// It had been appended before, by its producer's numbers, and was not appended again.
+    pub duplicate: bool,
 }
 
-/// Why an append failed. Nothing of it is visible; only a power cut right after a write that failed can leave the batch on
-/// the disk after all, and then whole.
+/// Why an append failed. Nothing of it is visible, nor will be, but for `Sealed`: what was written before the log stopped
+/// taking writes may be there after the next start, each batch whole or not at all.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum AppendError {
     /// No room on the disk. It may work again later.
@@ -84,6 +92,17 @@ pub enum AppendError {
         /// Why.
         source: Arc<io::Error>,
     },
+    /// The batch would not get the offset that was expected.
+    #[error("the next offset is {next}, not {expected}")]
+    UnexpectedOffset {
+        /// What was expected.
+        expected: Offset,
+        /// What it would get; what is below need not be durable yet.
+        next: Offset,
+    },
+    /// The batch is not the one that its producer has to send next.
+    #[error(transparent)]
+    Producer(#[from] ProducerError),
     /// The log takes no writes any more.
     #[error("the log takes no writes: {reason}")]
     Sealed {
@@ -173,6 +192,8 @@ pub struct ReadBatches {
     pub next_offset: Offset,
     /// The length of all chunks.
     pub size_bytes: u64,
+    /// Of the chunks: to be asked once they have been copied or decoded, which is void if it is not intact.
+    pub lease: Lease,
 }
 
 /// A record's place and time.

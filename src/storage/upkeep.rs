@@ -12,9 +12,12 @@ use super::checkpointer::Checkpointer;
 use super::fs::Fs;
 use super::log::Rolled;
 use super::log_view::LogView;
+use super::producer_snapshot;
 use super::recovery::remove_segment;
-use super::scan::{ScanEnd, scan};
+use super::room::Room;
+use super::scan::{Found, Known, Place, Scan};
 use super::seals::{self, BlockCrcs, Seal};
+use super::small_file;
 use super::types::{Done, LogError};
 use crate::types::Offset;
 
@@ -30,10 +33,14 @@ pub(super) enum Job {
     Stop,
 }
 
+/// How often to look whether a full disk has room again.
+const LOOK_FOR_ROOM_INTERVAL: Duration = Duration::from_secs(1);
+
 /// The thread's state.
 pub(super) struct Upkeep {
     pub(super) fs: Arc<dyn Fs>,
     pub(super) jobs: Receiver<Job>,
+    pub(super) room: Arc<Room>,
     pub(super) checkpointer: Arc<Checkpointer>,
     pub(super) checkpoint_interval: Duration,
     /// Rolled, and not in the manifest yet.
@@ -44,13 +51,19 @@ impl Upkeep {
     /// Runs until it is stopped or nobody can ask it for anything.
     pub(super) fn run(mut self) {
         let mut next_checkpoint = Instant::now() + self.checkpoint_interval;
+        let mut next_look = Instant::now() + LOOK_FOR_ROOM_INTERVAL;
         loop {
             // Looked at before each job: a steady stream of them must not put the checkpoint off.
             if Instant::now() >= next_checkpoint {
                 self.checkpoint();
                 next_checkpoint = Instant::now() + self.checkpoint_interval;
             }
-            match self.jobs.recv_timeout(next_checkpoint.saturating_duration_since(Instant::now())) {
+            if Instant::now() >= next_look {
+                self.look_for_room();
+                next_look = Instant::now() + LOOK_FOR_ROOM_INTERVAL;
+            }
+            let next = next_checkpoint.min(next_look);
+            match self.jobs.recv_timeout(next.saturating_duration_since(Instant::now())) {
                 Ok(job) => {
                     if self.handle(job) {
                         return;
@@ -67,7 +80,10 @@ impl Upkeep {
         match job {
             Job::Seal(rolled) => self.seal_or_hold(rolled),
             Job::DeleteRecords(view, before, done) => done(self.delete_records(&view, before)),
-            Job::RemoveDirs(dirs) => self.remove_dirs(&dirs),
+            Job::RemoveDirs(dirs) => {
+                self.remove_dirs(&dirs);
+                self.look_for_room();
+            }
             Job::Stop => {
                 self.seal_held();
                 return true;
@@ -81,6 +97,16 @@ impl Upkeep {
         self.seal_held();
         if let Err(error) = self.checkpointer.write(false) {
             tracing::warn!(%error, "cannot write the checkpoint");
+        }
+    }
+
+    /// Catches up on what a full disk has prevented, once there is room.
+    pub(super) fn look_for_room(&mut self) {
+        if self.room.is_broken() {
+            self.room.restore();
+        }
+        if !self.room.has_begun() {
+            self.checkpoint();
         }
     }
 
@@ -169,12 +195,25 @@ fn drop_segments(fs: &dyn Fs, view: &LogView) -> io::Result<()> {
     Ok(())
 }
 
-/// Brings a segment's indexes to the disk, and enters it in the manifest.
+/// Brings a segment's indexes and the producers at its end to the disk, and enters it in the manifest.
 fn seal(fs: &dyn Fs, rolled: &Rolled) -> io::Result<()> {
-    let Rolled { view, segment, next, len, block_crcs } = rolled;
+    let Rolled { view, segment, next, len, block_crcs, producers } = rolled;
+    // A sealed segment is not scanned any more: the epochs that begin in it must not be lost.
+    view.write_epochs()?;
     let unflushed = segment.index().read().unflushed();
-    for file in unflushed.write(fs, &segment.path("index"), &segment.path("timeindex"))? {
+    let indexes = unflushed.write(fs, &segment.path("index"), &segment.path("timeindex"))?;
+    let mut files = Vec::from(indexes);
+    let snapshot = producer_snapshot::name(*next);
+    if let Some(producers) = producers {
+        files.push(small_file::write_temporary(fs, &view.dir, &snapshot, producers)?);
+    }
+    for file in files {
         file.sync()?;
+    }
+    if producers.is_some() {
+        // Its name becomes durable with that of the manifest.
+        small_file::place(fs, &view.dir, &snapshot)?;
+        view.snapshots.lock().add(*next);
     }
     let block_crcs = match block_crcs {
         Some(crcs) => crcs.clone(),
@@ -190,8 +229,6 @@ fn seal(fs: &dyn Fs, rolled: &Rolled) -> io::Result<()> {
         time_entries: index.times as u32,
         block_crcs,
     };
-    // The manifest is where the next recovery begins, whatever the checkpoint says.
-    view.flush_epochs()?;
     let segments = view.segments();
     let mut sealed: Vec<&Seal> = segments.iter().filter_map(|segment| segment.seal()).collect();
     sealed.push(&seal);
@@ -204,14 +241,32 @@ fn seal(fs: &dyn Fs, rolled: &Rolled) -> io::Result<()> {
 }
 
 /// The checksums of a segment that this process has not written from its start: from the file, every batch of which is
-/// checked on the way, so that damage is not sealed in.
+/// checked on the way, so that damage is not sealed in as if it were good.
 fn checksum_blocks(fs: &dyn Fs, rolled: &Rolled) -> io::Result<Vec<u32>> {
-    let path = rolled.segment.log_path();
-    let mut crcs = BlockCrcs::default();
-    let scanned = scan(fs, &path, 0, rolled.segment.base(), |batch, _| crcs.update(batch.as_bytes()))?;
-    match scanned.end {
-        ScanEnd::EndOfFile if scanned.next == rolled.next => Ok(crcs.finish()),
-        ScanEnd::EndOfFile => Err(io::Error::new(io::ErrorKind::InvalidData, "the segment has another end")),
-        ScanEnd::Invalid { detail } => Err(io::Error::new(io::ErrorKind::InvalidData, detail)),
+    let Rolled { view, segment, next, len, .. } = rolled;
+    let (path, start) = (segment.log_path(), Place { position: 0, offset: segment.base() });
+    let epochs = view.epochs.lock().clone();
+    let newest_epoch = epochs.last().unwrap_or_default();
+    let known = Known { epochs: &epochs, newest_epoch, reaches: *next, end: Some(*next) };
+    let (mut crcs, mut damages) = (BlockCrcs::default(), Vec::new());
+    let mut scan = Scan::open(fs, &path, start, *len)?;
+    loop {
+        let detail = match scan.next(&known)? {
+            Found::Batch { batch, .. } => {
+                crcs.update(batch.as_bytes());
+                continue;
+            }
+            Found::Bad { detail } => detail,
+            Found::End => break,
+        };
+        let damage = scan.skip(&known, detail)?;
+        scan.copy(damage.positions.clone(), |bytes| {
+            crcs.update(bytes);
+            Ok(())
+        })?;
+        tracing::warn!(path = %path.display(), first = %damage.first, next = %damage.next, "sealing a damaged segment");
+        damages.push(damage.positions);
     }
+    damages.push(scan.len()..*len);
+    Ok(crcs.finish_damaged(*len, &damages))
 }

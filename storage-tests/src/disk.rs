@@ -52,7 +52,7 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// Makes and mounts an empty one.
+    /// Makes and mounts an empty one of 2 GiB.
     ///
     /// # Errors
     /// Why this machine or this user cannot, in words.
@@ -60,16 +60,27 @@ impl Disk {
     /// # Panics
     /// If there is no room for temporary files.
     pub fn new() -> Result<Self, String> {
+        Self::with_bytes(BYTES)
+    }
+
+    /// Makes and mounts an empty one of this size, all of it for everybody.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    ///
+    /// # Panics
+    /// As [`new`](Self::new).
+    pub fn with_bytes(bytes: u64) -> Result<Self, String> {
         if !geteuid().is_root() {
             return Err("mounting takes root".to_owned());
         }
         let directory = TempDir::new().unwrap_or_else(|error| panic!("no temporary directory: {error}"));
         let mut disk = Self { directory, mounted: false };
         File::create(disk.image())
-            .and_then(|image| image.set_len(BYTES))
+            .and_then(|image| image.set_len(bytes))
             .and_then(|()| fs::create_dir(disk.path()))
             .unwrap_or_else(|error| panic!("cannot make {}: {error}", disk.image().display()));
-        attempt(Command::new("mkfs.ext4").args(["-q", "-F"]).arg(disk.image()))?;
+        attempt(Command::new("mkfs.ext4").args(["-q", "-F", "-m", "0"]).arg(disk.image()))?;
         disk.mount("defaults")?;
         Ok(disk)
     }

@@ -4,6 +4,8 @@
 //! - [`command`]: a program run to its end within a time limit;
 //! - [`disk`]: a file system of its own, whose power can be cut;
 //! - [`load`]: writers over gRPC that keep a ledger of each partition, and the reader that settles it;
+//! - [`length`]: how many cycles a torture has, or for how long it goes on;
+//! - [`relay`]: an address that stays while the server behind it comes and goes;
 //! - [`ledger`]: what was sent and acknowledged, kept outside the server, and the judgement on what came back;
 //! - [`readme`]: the code in README.md, so that tests can run it;
 //! - [`python`]: a Python environment with gRPC;
@@ -15,10 +17,12 @@ pub mod command;
 pub mod disk;
 pub mod fuzzing;
 pub mod ledger;
+pub mod length;
 pub mod load;
 pub mod process;
 pub mod python;
 pub mod readme;
+pub mod relay;
 
 /// A number from the environment, say how long or from which seed a test is to run.
 ///

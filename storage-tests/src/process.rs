@@ -16,12 +16,20 @@ const LIMIT: Duration = Duration::from_mins(1);
 /// What comes before the address in the log line that says that the server is ready.
 const READY: &str = "grpc=http://";
 
-/// A server that can be killed, stopped and started again on the same data directory.
+/// How to start it.
 #[derive(Debug)]
-pub struct ServerProcess {
+struct Start {
+    /// A program and its arguments that run the server, as `prlimit` does, in the process they were started in.
+    under: Vec<String>,
     program: PathBuf,
     data_dir: PathBuf,
     config: Option<PathBuf>,
+}
+
+/// A server that can be killed, stopped and started again on the same data directory.
+#[derive(Debug)]
+pub struct ServerProcess {
+    start: Start,
     child: Child,
     address: String,
     /// Disconnected as soon as the child has closed its standard error, that is, has ended.
@@ -36,7 +44,7 @@ impl ServerProcess {
     /// # Panics
     /// If it ends or is not ready within a minute.
     pub fn start(program: impl AsRef<Path>, data_dir: impl AsRef<Path>) -> Self {
-        Self::start_with(program.as_ref(), data_dir.as_ref(), None)
+        Self::start_under(&[], program, data_dir, None)
     }
 
     /// As [`start`](Self::start), with a configuration file.
@@ -48,12 +56,58 @@ impl ServerProcess {
         data_dir: impl AsRef<Path>,
         config: impl Into<PathBuf>,
     ) -> Self {
-        Self::start_with(program.as_ref(), data_dir.as_ref(), Some(config.into()))
+        Self::start_under(&[], program, data_dir, Some(config.into()))
     }
 
-    fn start_with(program: &Path, data_dir: &Path, config: Option<PathBuf>) -> Self {
-        let (child, address, alive) = spawn(program, data_dir, config.as_deref());
-        Self { program: program.into(), data_dir: data_dir.into(), config, child, address, alive }
+    /// As [`start`](Self::start), with the command line run by another program, in the process that was started.
+    ///
+    /// # Panics
+    /// If it ends or is not ready within a minute.
+    pub fn start_under(
+        under: &[&str],
+        program: impl AsRef<Path>,
+        data_dir: impl AsRef<Path>,
+        config: Option<PathBuf>,
+    ) -> Self {
+        let start = Start {
+            under: under.iter().map(|word| (*word).to_owned()).collect(),
+            program: program.as_ref().into(),
+            data_dir: data_dir.as_ref().into(),
+            config,
+        };
+        let (child, address, alive) = spawn(&start);
+        Self { start, child, address, alive }
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
+    /// What its descriptors stand for: paths, and names such as `socket:[1]`.
+    ///
+    /// # Panics
+    /// If it is not there.
+    pub fn open_files(&self) -> Vec<PathBuf> {
+        let dir = format!("/proc/{}/fd", self.child.id());
+        let entries = std::fs::read_dir(&dir).unwrap_or_else(|error| panic!("{dir}: {error}"));
+        // One that has been closed meanwhile is not open.
+        entries.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok()).collect()
+    }
+
+    /// The files that it has mapped, once for each map; the name of a deleted one ends with ` (deleted)`.
+    ///
+    /// # Panics
+    /// If it is not there.
+    pub fn mapped_files(&self) -> Vec<String> {
+        let path = format!("/proc/{}/maps", self.child.id());
+        let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+        text.lines().filter_map(|line| line.find('/').map(|begin| line[begin..].to_owned())).collect()
     }
 
     /// `host:port` of the gRPC listener; another one after each start.
@@ -68,7 +122,31 @@ impl ServerProcess {
 
     /// Where the server keeps everything.
     pub fn data_dir(&self) -> &Path {
-        &self.data_dir
+        &self.start.data_dir
+    }
+
+    /// The memory it takes: by name as in `/proc/PID/status`, such as `VmHWM`, in bytes.
+    ///
+    /// # Panics
+    /// If it does not run, or there is no such line.
+    pub fn memory_bytes(&self, name: &str) -> u64 {
+        let status = self.proc("status");
+        let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+        kib.unwrap_or_else(|| panic!("no {name} in {status}")) << 10
+    }
+
+    /// The files it maps.
+    ///
+    /// # Panics
+    /// If it does not run.
+    pub fn maps(&self) -> String {
+        self.proc("maps")
+    }
+
+    fn proc(&self, file: &str) -> String {
+        let path = format!("/proc/{}/{file}", self.child.id());
+        std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("cannot read {path}: {error}"))
     }
 
     /// A command of the command line that talks to this server; its standard input is empty.
@@ -77,7 +155,7 @@ impl ServerProcess {
         I: IntoIterator,
         I::Item: AsRef<std::ffi::OsStr>,
     {
-        let mut command = Command::new(&self.program);
+        let mut command = Command::new(&self.start.program);
         command.args(arguments).env("SAGWAN_SERVER", self.url()).stdin(Stdio::null());
         command
     }
@@ -96,7 +174,7 @@ impl ServerProcess {
     /// # Panics
     /// If it is still there after a minute.
     pub fn terminate(&mut self) -> ExitStatus {
-        kill_process(Pid::from_child(&self.child), Signal::TERM)
+        kill_process(self.pid(), Signal::TERM)
             .unwrap_or_else(|error| panic!("cannot signal the server: {error}"));
         match self.alive.recv_timeout(LIMIT) {
             Err(RecvTimeoutError::Disconnected) => {}
@@ -116,7 +194,16 @@ impl ServerProcess {
             matches!(ended, Ok(Some(_))),
             "the server is to be ended before it is started again: {ended:?}"
         );
-        (self.child, self.address, self.alive) = spawn(&self.program, &self.data_dir, self.config.as_deref());
+        (self.child, self.address, self.alive) = spawn(&self.start);
+    }
+
+    /// As [`restart`](Self::restart), under another program than before.
+    ///
+    /// # Panics
+    /// As [`restart`](Self::restart).
+    pub fn restart_under(&mut self, under: &[&str]) {
+        self.start.under = under.iter().map(|word| (*word).to_owned()).collect();
+        self.restart();
     }
 }
 
@@ -129,8 +216,16 @@ impl Drop for ServerProcess {
 }
 
 /// Starts the server and waits for the address in its log.
-fn spawn(program: &Path, data_dir: &Path, config: Option<&Path>) -> (Child, String, Receiver<String>) {
-    let mut command = Command::new(program);
+fn spawn(start: &Start) -> (Child, String, Receiver<String>) {
+    let Start { under, program, data_dir, config } = start;
+    let mut command = match under.split_first() {
+        None => Command::new(program),
+        Some((first, rest)) => {
+            let mut command = Command::new(first);
+            command.args(rest).arg(program);
+            command
+        }
+    };
     command.arg("serve").arg("--data-dir").arg(data_dir).args(["--grpc-addr", "127.0.0.1:0"]);
     if let Some(config) = config {
         command.arg("--config").arg(config);

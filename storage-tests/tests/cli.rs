@@ -340,3 +340,29 @@ fn help_and_completions_need_no_broker() {
     let script = String::from_utf8(sagwan("completions bash")).expect("text");
     assert!(script.contains("delete-records"), "{script}");
 }
+
+#[test]
+fn a_second_server_on_a_data_directory_ends_at_once_and_names_the_first() {
+    let sagwan = Sagwan::start();
+    let mut second = Command::new(SAGWAN);
+    second.arg("serve").arg("--data-dir").arg(sagwan.server.data_dir()).args(["--grpc-addr", "127.0.0.1:0"]);
+    let (code, said) = failure(&run(&mut second));
+    assert_eq!(code, Some(1), "{said}");
+    let expected = format!("in use by process {}:", sagwan.server.id());
+    assert!(said.contains(&expected), "{said} has {expected:?}");
+    assert_eq!(sagwan.text("topic list --output json").trim(), "[]", "the first one is unharmed");
+}
+
+#[test]
+fn produce_appends_at_an_expected_offset_or_not_at_all() {
+    let sagwan = Sagwan::start();
+    let at = |offset: i64| format!("produce counter --partition 0 --expected-offset {offset}");
+    sagwan.append(&at(0), b"1\n2\n");
+    let late = sagwan.produce(&at(1), b"2\n");
+    assert!(!late.status.success());
+    assert!(late.stderr.contains("the next offset is 2, not 1"), "{}", late.stderr);
+    sagwan.append(&at(2), b"3\n");
+    assert_eq!(sagwan.text("consume counter --from earliest --exit-at-end"), "1\n2\n3\n");
+    let anywhere = sagwan.produce("produce counter --expected-offset 3", b"4\n");
+    assert!(anywhere.stderr.contains("--partition"), "{}", anywhere.stderr);
+}

@@ -17,12 +17,40 @@ fn corpus(target: &str) -> io::Result<Vec<(String, Vec<u8>)>> {
     files.collect()
 }
 
+/// Does with each input of a target what the target does.
+fn replay(target: &str, mut run: impl FnMut(&[u8])) {
+    let inputs = corpus(target).unwrap();
+    assert!(inputs.len() >= 20, "{} inputs", inputs.len());
+    for (name, input) in inputs {
+        println!("{name}");
+        run(&input);
+    }
+}
+
 #[test]
 fn the_batch_parser_stands_its_corpus() {
-    for (name, input) in corpus("batch_parser").unwrap() {
-        println!("{name}");
-        fuzzing::batch_parser(&input);
-    }
+    replay("batch_parser", fuzzing::batch_parser);
+}
+
+#[test]
+fn the_small_files_stand_their_corpus() {
+    replay("checkpoint", fuzzing::checkpoint);
+}
+
+#[test]
+fn the_grpc_produce_stands_its_corpus() {
+    let mut broker = fuzzing::GrpcProduce::new();
+    replay("grpc_produce", |input| broker.run(input));
+}
+
+#[test]
+fn indexes_stand_their_corpus() {
+    replay("index", fuzzing::index);
+}
+
+#[test]
+fn recovery_stands_its_corpus() {
+    replay("recovery", fuzzing::recovery);
 }
 
 #[test]

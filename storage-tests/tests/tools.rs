@@ -310,6 +310,18 @@ fn a_dump_shows_every_kind_of_file() {
     let catalogue = filled.document("catalogue");
     assert_eq!(catalogue["topics"][0]["name"], "orders");
     assert_eq!(catalogue["topics"][0]["config"]["segment_bytes"], "65536");
+    let snapshot = format!("orders-0/{end:020}.snapshot");
+    let producers = filled.document(&snapshot);
+    assert_eq!((&producers["kind"], &producers["offset"]), (&json!("snapshot"), &json!(end)));
+    assert_eq!(checkpoint["logs"][0]["producer_snapshot"], end);
+    let last = producers["producers"].as_array().expect("producers").last().expect("one");
+    assert!(catalogue["next_producer_id"].as_i64() > last["producer_id"].as_i64(), "{last}");
+    assert_eq!((&last["epoch"], last["idle_ms"].is_u64()), (&json!(0), true));
+    let batch =
+        json!({"base_sequence": 0, "last_sequence": 0, "base_offset": end - 1, "last_offset": end - 1});
+    assert_eq!(last["batches"], json!([batch]));
+    let text = String::from_utf8(filled.dump(&snapshot, &[]).stdout).expect("text");
+    assert!(text.contains("SEQUENCES") && text.contains(&format!("{0}-{0}", end - 1)), "{text}");
     for file in
         ["checkpoint", "durable", "orders-0/seals", "orders-0/topic-id", "catalogue", "meta.toml", LOG]
     {
@@ -352,7 +364,8 @@ fn no_garbage_makes_a_dump_panic() {
     let mut random = fastrand::Rng::with_seed(3);
     let names = [
         "00000000000000000000.log",
-        "00000000000000000000.torn",
+        "00000000000000000000.1.torn",
+        "00000000000000000000.snapshot",
         "00000000000000000000.index",
         "00000000000000000000.timeindex",
         "checkpoint",

@@ -58,7 +58,11 @@ impl AdminService for AdminApi {
         &self,
         request: Request<proto::DescribeTopicRequest>,
     ) -> Result<Response<proto::DescribeTopicResponse>, Status> {
-        let name = convert::topic(&request.into_inner().name)?;
+        let request = request.into_inner();
+        let name = convert::topic(&request.name)?;
+        if request.allow_auto_create {
+            self.0.broker.ensure_topic(&name).await.map_err(Failure::from)?;
+        }
         let topic = self.0.broker.describe_topic(&name).map_err(Failure::from)?;
         Ok(Response::new(proto::DescribeTopicResponse { topic: Some(convert::topic_description(topic)) }))
     }

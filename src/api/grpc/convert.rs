@@ -6,9 +6,9 @@ use super::error::{Failure, invalid_group};
 use crate::broker::{self, BrokerStatus, Position, ProduceRecord};
 use crate::group::{Commit, Committed};
 use crate::proto;
-use crate::record::Codec;
+use crate::record::{Codec, ProducerStamp};
 use crate::storage::{LogState, LogStatus};
-use crate::types::{GroupName, LeaderEpoch, TopicName};
+use crate::types::{GroupName, LeaderEpoch, Offset, TopicName};
 
 /// What a fetch answers with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,6 +82,21 @@ pub(super) fn produce_record(record: proto::Record) -> ProduceRecord {
         headers: record.headers.into_iter().map(|header| (header.key, header.value)).collect(),
         timestamp_ms: record.timestamp_ms,
     }
+}
+
+pub(super) fn expected_offset(value: i64) -> Result<Offset, Failure> {
+    Offset::new(value).ok_or_else(|| {
+        Failure::invalid_request("expected_offset", format!("{value} is negative; use 0 or more"))
+    })
+}
+
+pub(super) fn producer(sequence: &proto::ProducerSequence) -> Result<ProducerStamp, Failure> {
+    let &proto::ProducerSequence { producer_id, producer_epoch, base_sequence } = sequence;
+    i16::try_from(producer_epoch)
+        .ok()
+        .filter(|epoch| producer_id >= 0 && *epoch >= 0 && base_sequence >= 0)
+        .map(|producer_epoch| ProducerStamp { producer_id, producer_epoch, base_sequence })
+        .ok_or_else(|| Failure::invalid_producer(producer_id, producer_epoch, base_sequence))
 }
 
 pub(super) fn settings(map: HashMap<String, String>) -> BTreeMap<String, String> {

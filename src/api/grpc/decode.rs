@@ -1,19 +1,25 @@
 //! Record batches as they are read, into what a fetch answers with: decoded records, or batches in pieces of a good
 //! size.
 //!
-//! Decoding is bounded twice: one batch may unpack to no more than the broker allows, and one answer holds no more than
-//! [`MAX_DECODED_BYTES`] of records, however well they were compressed. What is left over is read by the next fetch.
+//! Decoding is bounded: one batch may unpack to no more than the broker allows, no more of them are unpacked at a time
+//! than there are cores, and one answer holds no more than [`MAX_DECODED_BYTES`] of records, however well they were
+//! compressed. What is left over is read by the next fetch.
+
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
+use tokio::sync::Semaphore;
+
 use super::error::Failure;
+use crate::config::GrpcConfig;
 use crate::proto::{FetchedRecord, Header};
 use crate::record::{self, BatchError, BatchView, Codec, RecordView};
 use crate::storage::ReadBatches;
 use crate::types::Offset;
 
 /// The most decoded records of one answer, in bytes of memory; the last record may go beyond it.
-pub(super) const MAX_DECODED_BYTES: usize = 64 << 20;
+pub(super) const MAX_DECODED_BYTES: usize = GrpcConfig::MAX_DECODED_BYTES as usize;
 /// Compressed bytes up to which unpacking costs less than a change of threads.
 const INLINE_COMPRESSED_BYTES: usize = 64 << 10;
 /// Bytes in all up to which walking records may keep an async worker.
@@ -38,10 +44,15 @@ pub(super) struct Undecodable {
     pub(super) first: Offset,
     pub(super) last: Offset,
     pub(super) error: BatchError,
+    /// It could be when it was read: the bytes have vanished meanwhile.
+    vanished: bool,
 }
 
 impl Undecodable {
     pub(super) fn in_partition(&self, topic: &str, partition: i32) -> Failure {
+        if self.vanished {
+            return Failure::vanished(topic, partition);
+        }
         Failure::undecodable(topic, partition, self.first, self.last, &self.error)
     }
 }
@@ -63,12 +74,22 @@ pub(super) async fn records(
     batches: &ReadBatches,
     from: Offset,
     budget: Budget,
+    cores: &Arc<Semaphore>,
 ) -> Result<Result<Decoded, Undecodable>, Failure> {
     if !is_heavy(batches) {
-        return Ok(decode(batches, from, budget));
+        // What unpacks to more than it looks like is work for others.
+        let max_decompressed_bytes = budget.max_decompressed_bytes.min(INLINE_BYTES as u64);
+        if let Ok(decoded) = decode(batches, from, Budget { max_decompressed_bytes, ..budget }) {
+            return Ok(Ok(decoded));
+        }
     }
+    let core = Arc::clone(cores).acquire_owned().await.map_err(|_| Failure::internal())?;
     let batches = batches.clone();
-    tokio::task::spawn_blocking(move || decode(&batches, from, budget)).await.map_err(|error| {
+    let work = move || {
+        let _core = core;
+        decode(&batches, from, budget)
+    };
+    tokio::task::spawn_blocking(work).await.map_err(|error| {
         tracing::error!(%error, "decoding records failed");
         Failure::internal()
     })
@@ -109,7 +130,10 @@ fn decode(batches: &ReadBatches, from: Offset, budget: Budget) -> Result<Decoded
                 Ok(false) => return Ok(decoded),
                 // What was decoded before it is good; the next fetch begins at the bad one and fails.
                 Err(_) if !decoded.records.is_empty() => return Ok(decoded),
-                Err((last, error)) => return Err(Undecodable { first: decoded.next_offset, last, error }),
+                Err((last, error)) => {
+                    let vanished = !batches.lease.is_intact();
+                    return Err(Undecodable { first: decoded.next_offset, last, error, vanished });
+                }
             }
         }
     }
@@ -249,7 +273,7 @@ mod tests {
 
     fn read(chunks: Vec<Bytes>, next: i64) -> ReadBatches {
         let size_bytes = chunks.iter().map(|chunk| chunk.len() as u64).sum();
-        ReadBatches { chunks, next_offset: Offset::clamped(next), size_bytes }
+        ReadBatches { chunks, next_offset: Offset::clamped(next), size_bytes, ..ReadBatches::default() }
     }
 
     fn offsets(decoded: &Decoded) -> Vec<i64> {

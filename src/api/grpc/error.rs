@@ -14,7 +14,8 @@ use tonic_types::{ErrorDetails, StatusExt};
 use crate::broker::BrokerError;
 use crate::group::GroupError;
 use crate::proto;
-use crate::record::{BatchError, UnsupportedBatch};
+use crate::record::{BatchError, InvalidBatch, UnsupportedBatch};
+use crate::storage::ProducerError;
 use crate::types::{InvalidGroupName, InvalidTopicName, Offset, PartitionId, TopicName};
 
 /// The domain of every `google.rpc.ErrorInfo`.
@@ -22,8 +23,15 @@ pub const ERROR_DOMAIN: &str = "sagwan";
 
 /// A full disk is not emptied in a moment.
 const STORAGE_FULL_RETRY: Duration = Duration::from_secs(5);
+/// Other work lets files go all the time.
+const TOO_MANY_FILES_RETRY: Duration = Duration::from_secs(1);
+/// The next read looks at the file anew.
+const VANISHED_RETRY: Duration = Duration::from_millis(100);
 /// About what a restart takes.
 const SHUTTING_DOWN_RETRY: Duration = Duration::from_secs(1);
+
+/// As long as clients that stand still are given when memory is short.
+const BUSY_RETRY: Duration = Duration::from_secs(1);
 
 /// Why a call, or one part of it, failed.
 #[derive(Debug, Clone)]
@@ -64,6 +72,21 @@ impl Failure {
         )
     }
 
+    /// Numbers that no producer has.
+    pub(super) fn invalid_producer(producer_id: i64, producer_epoch: i32, base_sequence: i32) -> Self {
+        let message = format!(
+            "producer id {producer_id}, epoch {producer_epoch} and sequence {base_sequence} are no producer's: none is \
+             negative, and the highest epoch is {}",
+            i16::MAX
+        );
+        let metadata = vec![
+            ("producer_id", producer_id.to_string()),
+            ("producer_epoch", producer_epoch.to_string()),
+            ("base_sequence", base_sequence.to_string()),
+        ];
+        Self::new(Code::InvalidArgument, "INVALID_PRODUCER", message, metadata)
+    }
+
     /// A request larger than the transport takes, in whose words: it alone knows how large.
     pub(super) fn request_too_large(found: &str) -> Self {
         let message = format!("the request is larger than the broker's grpc.max_message_bytes: {found}");
@@ -86,6 +109,16 @@ impl Failure {
         Self::new(Code::DataLoss, "DATA_LOSS", message, data_loss(topic, partition, first, last))
     }
 
+    /// Records that were there when they were found, and not any more when they were sent.
+    pub(super) fn vanished(topic: &str, partition: i32) -> Self {
+        let message = format!(
+            "{topic}-{partition}: a segment was cut, or became unreadable, while it was being sent; read again to learn \
+             what is left"
+        );
+        let metadata = vec![("topic", topic.to_owned()), ("partition", partition.to_string())];
+        Self::new(Code::Internal, "STORAGE_ERROR", message, metadata).retry_after(VANISHED_RETRY)
+    }
+
     /// A reader that took nothing for too long.
     pub(super) fn stream_stalled(timeout: Duration) -> Self {
         let message = format!(
@@ -93,6 +126,33 @@ impl Failure {
             timeout.as_millis()
         );
         Self::new(Code::ResourceExhausted, "STREAM_STALLED", message, Vec::new())
+    }
+
+    /// A request of which nothing more came for too long, or for longer than the memory lasted.
+    pub(super) fn request_stalled() -> Self {
+        let message = "the request was given up because it came to a halt half way; send it again";
+        Self::new(Code::ResourceExhausted, "REQUEST_STALLED", message, Vec::new()).retry_after(BUSY_RETRY)
+    }
+
+    /// No memory for a message, as others are using it.
+    pub(super) fn busy(setting: &'static str) -> Self {
+        let message = format!("all of {setting} is in use; try again later");
+        Self::new(Code::ResourceExhausted, "BROKER_BUSY", message, vec![("setting", setting.to_owned())])
+            .retry_after(BUSY_RETRY)
+    }
+
+    /// An answer for which all the memory would not do.
+    pub(super) fn answer_too_large(bytes: u64) -> Self {
+        let message = format!(
+            "the answer would take {bytes} bytes, more than the broker's grpc.response_memory_bytes; ask for less, or for \
+             FETCH_FORMAT_RECORD_BATCHES"
+        );
+        Self::new(
+            Code::FailedPrecondition,
+            "ANSWER_TOO_LARGE",
+            message,
+            vec![("size_bytes", bytes.to_string())],
+        )
     }
 
     /// Whether the request would fail again as it is: it makes no sense, or names what does not exist.
@@ -138,6 +198,9 @@ fn batch_failure(topic: &TopicName, partition: PartitionId, message: String, err
         BatchError::Corrupt { .. } => {
             Failure::new(Code::InvalidArgument, "CORRUPT_BATCH", message, place(topic, partition))
         }
+        &BatchError::Invalid(InvalidBatch::Producer { producer_id, producer_epoch, base_sequence }) => {
+            Failure::invalid_producer(producer_id, producer_epoch.into(), base_sequence)
+        }
         BatchError::Invalid { .. } => {
             Failure::new(Code::InvalidArgument, "INVALID_RECORD", message, place(topic, partition))
         }
@@ -163,9 +226,40 @@ fn batch_failure(topic: &TopicName, partition: PartitionId, message: String, err
 fn feature_name(feature: UnsupportedBatch) -> String {
     match feature {
         UnsupportedBatch::Transactional => "transactions",
-        UnsupportedBatch::ProducerId { .. } => "idempotent_producer",
     }
     .to_owned()
+}
+
+fn producer_failure(
+    topic: &TopicName,
+    partition: PartitionId,
+    message: String,
+    error: ProducerError,
+) -> Failure {
+    let mut metadata = place(topic, partition);
+    let (code, reason) = match error {
+        ProducerError::OutOfOrder { producer_id, expected, sequence } => {
+            metadata.extend([
+                ("producer_id", producer_id.to_string()),
+                ("expected_sequence", expected.to_string()),
+                ("sequence", sequence.to_string()),
+            ]);
+            (Code::FailedPrecondition, "OUT_OF_ORDER_SEQUENCE")
+        }
+        ProducerError::Forgotten { producer_id, sequence } => {
+            metadata.extend([("producer_id", producer_id.to_string()), ("sequence", sequence.to_string())]);
+            (Code::AlreadyExists, "DUPLICATE_SEQUENCE")
+        }
+        ProducerError::Fenced { producer_id, epoch, current } => {
+            metadata.extend([
+                ("producer_id", producer_id.to_string()),
+                ("producer_epoch", epoch.to_string()),
+                ("current_epoch", current.to_string()),
+            ]);
+            (Code::FailedPrecondition, "FENCED_PRODUCER")
+        }
+    };
+    Failure::new(code, reason, message, metadata)
 }
 
 impl From<BrokerError> for Failure {
@@ -229,6 +323,11 @@ impl From<BrokerError> for Failure {
                 )
                 .retry_after(STORAGE_FULL_RETRY);
             }
+            BrokerError::TooManyFiles { topic, partition, .. } => {
+                let place = place_in(&topic, partition);
+                return Self::new(Code::ResourceExhausted, "TOO_MANY_OPEN_FILES", message, place)
+                    .retry_after(TOO_MANY_FILES_RETRY);
+            }
             BrokerError::Fenced { topic, partition, detail } => {
                 let mut metadata = place(&topic, partition);
                 metadata.push(("detail", detail));
@@ -239,6 +338,20 @@ impl From<BrokerError> for Failure {
             }
             BrokerError::Storage { topic, partition, .. } => {
                 (Code::Internal, "STORAGE_ERROR", place_in(&topic, partition))
+            }
+            BrokerError::NoProducerId { is_full: true, .. } => {
+                return Self::new(Code::ResourceExhausted, "STORAGE_FULL", message, Vec::new())
+                    .retry_after(STORAGE_FULL_RETRY);
+            }
+            BrokerError::NoProducerId { .. } => (Code::Internal, "STORAGE_ERROR", Vec::new()),
+            BrokerError::UnexpectedOffset { topic, partition, expected, next } => {
+                let mut metadata = place(&topic, partition);
+                metadata
+                    .extend([("expected_offset", expected.to_string()), ("next_offset", next.to_string())]);
+                (Code::Aborted, "UNEXPECTED_OFFSET", metadata)
+            }
+            BrokerError::Producer { topic, partition, error } => {
+                return producer_failure(&topic, partition, message, error);
             }
             BrokerError::ShuttingDown => {
                 return Self::new(Code::Unavailable, "SHUTTING_DOWN", message, Vec::new())

@@ -4,11 +4,17 @@ use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt};
 
+use tokio_util::sync::CancellationToken;
+
 use super::Context;
+use super::answer::{AnswerBody, TRANSPORT_BYTES, answer};
 use super::convert::{self, Format};
 use super::decode::{self, Budget, MAX_DECODED_BYTES};
 use super::error::Failure;
-use crate::broker::{self, FetchLimits, Fetched, Position, Resolved};
+use super::loan::Loan;
+use super::memory::{Memory, NoMemory, Taken};
+use super::message::Message;
+use crate::broker::{self, BrokerError, FetchLimits, Fetched, Position, Resolved};
 use crate::proto;
 use crate::types::{Offset, TopicName};
 
@@ -17,19 +23,27 @@ pub(super) const MAX_PARTITIONS_PER_CALL: usize = 10_000;
 /// What one answer holds where the request leaves it open, as stored. Decoded, it is well within the 4 MiB that gRPC's
 /// clients take unless told otherwise.
 pub(super) const DEFAULT_ANSWER_BYTES: u32 = 1 << 20;
+/// What is read for one answer where memory is short.
+const SHORT_ANSWER_BYTES: u64 = 256 << 10;
 /// Decoded records may weigh so many times what was asked for as stored: room for what is small or well compressed.
 const DECODED_SHARE: usize = 3;
+/// Records are decoded for at least so much at a time, so that a batch is not unpacked over and over for a few of them.
+const DECODED_AT_LEAST: usize = 1 << 20;
+/// Messages that the records decoded at a time are sent in: [`DECODED_SHARE`], and a rest.
+const MESSAGES: u64 = DECODED_SHARE as u64 + 1;
 /// Positions of one call that are looked up at a time.
 const LOOKUPS_AT_A_TIME: usize = 16;
 
-/// Serves `Fetch`.
+/// Serves `Fetch`. `cut` breaks the connection.
 ///
 /// # Errors
-/// A [`Failure`] if the request is not valid, or every partition of it failed: the first one's.
+/// A [`Failure`] if the request is not valid, every partition of it failed (the first one's), or there is no memory for
+/// the answer.
 pub(super) async fn fetch(
     context: &Context,
     request: proto::FetchRequest,
-) -> Result<proto::FetchResponse, Failure> {
+    cut: CancellationToken,
+) -> Result<AnswerBody, Failure> {
     convert::count("partitions", request.partitions.len(), MAX_PARTITIONS_PER_CALL)?;
     let format = convert::format(request.format)?;
     let min_bytes = u64::from(convert::non_negative("min_bytes", request.min_bytes)?);
@@ -45,19 +59,21 @@ pub(super) async fn fetch(
         max_bytes,
         max_wait: Duration::from_millis(max_wait),
     };
-    let mut read = if known.is_empty() {
-        Vec::new().into_iter()
-    } else {
-        context.broker.fetch(&known, limits).await.into_iter()
-    };
+    context.broker.wait_for_data(&known, limits).await;
+    let (read, taken, mut weight_left) = read(context, &known, format, max_bytes).await?;
+    let stored_bytes = stored_bytes(&read);
+    let mut read = read.into_iter();
 
-    let mut weight_left = (max_bytes as usize).saturating_mul(DECODED_SHARE).min(MAX_DECODED_BYTES);
+    let mut loans = Vec::new();
     let mut answers = Vec::with_capacity(places.len());
     for (asked, place) in request.partitions.iter().zip(places) {
         let data = match place {
             Err(failure) => Err(failure),
             Ok(place) => match read.next() {
-                Some(Ok(fetched)) => data(context, &place, fetched, format, &mut weight_left).await,
+                Some(Ok(fetched)) => {
+                    loans.extend(Loan::of(&fetched.batches, &place.topic, place.partition));
+                    data(context, &place, fetched, format, &mut weight_left).await
+                }
                 Some(Err(error)) => Err(error.into()),
                 None => Err(Failure::internal()),
             },
@@ -78,7 +94,98 @@ pub(super) async fn fetch(
             },
         });
     }
-    Ok(proto::FetchResponse { partitions })
+    // The last record that was decoded may have gone beyond what was taken for it.
+    let weight = partitions.iter().flat_map(|data| &data.records).map(decode::weight).sum();
+    hold(&context.answers, &taken, memory_for(format, stored_bytes, weight)).await?;
+    let message = Message::new(partitions, loans).map_err(|_| Failure::answer_too_large(stored_bytes))?;
+    let (answer, body) = answer(&context.answers, 1, cut);
+    answer.send(message, taken).await?;
+    answer.end(Ok(()));
+    Ok(body)
+}
+
+/// Reads what is there, with the memory that it takes until it has been sent, and what may be decoded of it.
+async fn read(
+    context: &Context,
+    partitions: &[broker::FetchPartition],
+    format: Format,
+    max_bytes: u64,
+) -> Result<(Vec<Result<Fetched, BrokerError>>, Taken, usize), Failure> {
+    let (mut bytes, mut taken) = begin(&context.answers, format, max_bytes).await?;
+    let weight = decoded_bytes(bytes);
+    loop {
+        let read = context.broker.read(partitions, bytes).await;
+        // The first batch may be larger than what was asked for.
+        let read_bytes = stored_bytes(&read);
+        if read_bytes <= bytes {
+            return Ok((read, taken, weight));
+        }
+        // Not both at a time: whoever holds some and waits for more could wait for another that does the same.
+        drop((read, taken));
+        bytes = read_bytes;
+        taken = take(&context.answers, memory_for(format, bytes, weight)).await?;
+    }
+}
+
+/// Takes memory for reading: for `max_bytes`, or, where that is not there, for less. Returns for how much.
+///
+/// # Errors
+/// As [`take`].
+pub(super) async fn begin(memory: &Memory, format: Format, max_bytes: u64) -> Result<(u64, Taken), Failure> {
+    if let Some(taken) = memory.try_take(memory_for(format, max_bytes, decoded_bytes(max_bytes))) {
+        return Ok((max_bytes, taken));
+    }
+    let bytes = max_bytes.min(SHORT_ANSWER_BYTES);
+    Ok((bytes, take(memory, memory_for(format, bytes, decoded_bytes(bytes))).await?))
+}
+
+fn stored_bytes(read: &[Result<Fetched, BrokerError>]) -> u64 {
+    read.iter().flatten().map(|fetched| fetched.batches.size_bytes).sum()
+}
+
+/// How much is decoded at a time where `max_bytes` were asked for.
+pub(super) fn decoded_bytes(max_bytes: u64) -> usize {
+    let share = usize::try_from(max_bytes).unwrap_or(usize::MAX).saturating_mul(DECODED_SHARE);
+    share.clamp(DECODED_AT_LEAST, MAX_DECODED_BYTES)
+}
+
+/// What an answer takes until it has been sent: what was read, the records that were decoded of it, which are slices of
+/// it or copies, and what the transport holds of them.
+pub(super) fn memory_for(format: Format, stored_bytes: u64, weight: usize) -> u64 {
+    let weight = weight as u64;
+    match format {
+        Format::RecordBatches => stored_bytes + stored_bytes.min(TRANSPORT_BYTES),
+        Format::Records => stored_bytes + weight + weight.min(MESSAGES * TRANSPORT_BYTES),
+    }
+}
+
+/// Takes memory for an answer.
+///
+/// # Errors
+/// BROKER_BUSY, or ANSWER_TOO_LARGE if no memory would do.
+pub(super) async fn take(memory: &Memory, bytes: u64) -> Result<Taken, Failure> {
+    memory.take(bytes).await.map_err(refused)
+}
+
+fn refused(error: NoMemory) -> Failure {
+    match error {
+        NoMemory::TooMuch { bytes, .. } => Failure::answer_too_large(bytes),
+        NoMemory::Busy => Failure::busy("grpc.response_memory_bytes"),
+    }
+}
+
+/// Makes `taken` exactly `bytes`.
+///
+/// # Errors
+/// As [`take`].
+pub(super) async fn hold(memory: &Memory, taken: &Taken, bytes: u64) -> Result<(), Failure> {
+    if bytes > taken.bytes() {
+        let more = memory.take_more(bytes - taken.bytes(), taken.bytes()).await;
+        taken.absorb(more.map_err(refused)?);
+    } else {
+        taken.shrink_to(bytes);
+    }
+    Ok(())
 }
 
 /// What a request asks for at most: never beyond the broker's `fetch_max_bytes`, and `default` where it leaves it open.
@@ -155,7 +262,7 @@ async fn data(
                 max_decompressed_bytes: context.broker.config().max_decompressed_bytes,
                 max_weight_bytes: *weight_left,
             };
-            let decoded = decode::records(&fetched.batches, from, budget)
+            let decoded = decode::records(&fetched.batches, from, budget, &context.cores)
                 .await?
                 .map_err(|lost| lost.in_partition(place.topic.as_str(), place.partition))?;
             *weight_left = weight_left.saturating_sub(decoded.weight_bytes);

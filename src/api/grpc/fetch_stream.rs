@@ -1,7 +1,7 @@
 //! `FetchStream`: partitions read from their positions and followed.
 //!
 //! One task per stream reads the partitions that have something to read in turns, a message's worth each, into an
-//! [`Outbox`](super::outbox) of a few messages. The next read, cold or not, thus runs while the one before is being
+//! [`Answer`](super::answer) of a few messages. The next read, cold or not, thus runs while the one before is being
 //! sent, and a reader that is slow slows the reading. Partitions read to their end wait for their high watermarks;
 //! nothing polls.
 //!
@@ -10,26 +10,30 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 
+use tokio_util::sync::CancellationToken;
+
 use super::Context;
+use super::answer::{Answer, AnswerBody, TRANSPORT_BYTES, answer};
 use super::convert::{self, Format};
-use super::decode::{self, Budget, MAX_DECODED_BYTES};
+use super::decode::{self, Budget};
 use super::error::Failure;
 use super::fetch::{self, DEFAULT_ANSWER_BYTES, MAX_PARTITIONS_PER_CALL};
-use super::outbox::{Messages, Outbox, outbox};
+use super::loan::Loan;
+use super::memory::Taken;
+use super::message::Message;
 use crate::broker::{BrokerError, Fetched, PartitionReader};
-use crate::proto::{FetchPartition, FetchStreamRequest, FetchStreamResponse, FetchedRecord, PartitionData};
+use crate::proto::{FetchPartition, FetchStreamRequest, FetchedRecord, PartitionData};
 use crate::types::{Offset, TopicName};
 
 /// Messages read ahead of the transport.
-const MESSAGES_AHEAD: usize = 2;
+const MESSAGES_AHEAD: usize = 1;
 
-/// Serves `FetchStream`: the stream that a task of its own fills from now on.
+/// Serves `FetchStream`: the stream that a task of its own fills from now on. `cut` breaks the connection.
 ///
 /// # Errors
 /// A [`Failure`] if the request is not valid, names what does not exist, or none of its partitions can be read: the
@@ -37,7 +41,8 @@ const MESSAGES_AHEAD: usize = 2;
 pub(super) async fn open(
     context: Arc<Context>,
     request: FetchStreamRequest,
-) -> Result<Messages<FetchStreamResponse>, Failure> {
+    cut: CancellationToken,
+) -> Result<AnswerBody, Failure> {
     convert::count("partitions", request.partitions.len(), MAX_PARTITIONS_PER_CALL)?;
     let format = convert::format(request.format)?;
     let max_bytes = fetch::max_bytes(&context, request.max_bytes, DEFAULT_ANSWER_BYTES)?;
@@ -49,19 +54,18 @@ pub(super) async fn open(
         }
     }
     let (ready, unreadable) = sources(&context, &request.partitions).await?;
-    let stall_timeout = Duration::from_millis(context.config.stall_timeout_ms);
-    let (outbox, messages) = outbox(MESSAGES_AHEAD, stall_timeout);
+    let (answer, body) = answer(&context.answers, MESSAGES_AHEAD, cut);
     tokio::spawn(async move {
-        let feed = Feed { context: &context, outbox: &outbox, format, max_bytes };
+        let feed = Feed { context: &context, answer: &answer, format, max_bytes };
         let ending = tokio::select! {
             biased;
             () = context.shutdown.cancelled() => Failure::shutting_down(),
-            () = outbox.closed() => return,
+            () = answer.closed() => return,
             failure = feed.run(ready, unreadable) => failure,
         };
-        outbox.end(ending);
+        answer.end(Err(ending));
     });
-    Ok(messages)
+    Ok(body)
 }
 
 /// The partitions that can be read, and messages about those that cannot.
@@ -129,7 +133,7 @@ impl From<BrokerError> for Halt {
 
 struct Feed<'a> {
     context: &'a Context,
-    outbox: &'a Outbox<FetchStreamResponse>,
+    answer: &'a Answer,
     format: Format,
     max_bytes: u64,
 }
@@ -138,7 +142,7 @@ impl Feed<'_> {
     /// Reads and follows until the stream or its last partition fails, and returns that failure.
     async fn run(&self, mut ready: VecDeque<Source>, unreadable: Vec<PartitionData>) -> Failure {
         for data in unreadable {
-            if let Err(failure) = self.send(data).await {
+            if let Err(failure) = self.tell(data).await {
                 return failure;
             }
         }
@@ -189,7 +193,7 @@ impl Feed<'_> {
     async fn leave(&self, source: Source, halt: Halt, others: bool) -> Result<(), Failure> {
         match halt {
             Halt::Partition(failure) if others => {
-                self.send(unreadable(source.topic.to_string(), source.partition, failure)).await
+                self.tell(unreadable(source.topic.to_string(), source.partition, failure)).await
             }
             Halt::Partition(failure) | Halt::Stream(failure) => Err(failure),
         }
@@ -197,52 +201,91 @@ impl Feed<'_> {
 
     /// Reads once and sends what was there. Returns whether there may be more.
     async fn advance(&self, source: &mut Source) -> Result<bool, Halt> {
-        let fetched = source.reader.read(source.offset, self.max_bytes).await?;
+        let (fetched, taken, weight) = self.read(source).await?;
         let marks = (fetched.high_watermark, fetched.log_start_offset);
         let end = fetched.batches.next_offset;
         if fetched.batches.chunks.is_empty() && source.told == Some(marks) {
             return Ok(false);
         }
         match self.format {
-            Format::RecordBatches => self.send_batches(source, fetched).await.map_err(Halt::Stream)?,
-            Format::Records => self.send_records(source, fetched).await?,
+            Format::RecordBatches => {
+                self.send_batches(source, fetched, taken).await.map_err(Halt::Stream)?;
+            }
+            Format::Records => self.send_records(source, fetched, taken, weight).await?,
         }
         source.told = Some(marks);
         Ok(end < marks.0)
     }
 
-    async fn send_batches(&self, source: &mut Source, fetched: Fetched) -> Result<(), Failure> {
+    /// Reads what is there, with the memory that it takes until it has been sent, and what may be decoded of it at a time.
+    async fn read(&self, source: &Source) -> Result<(Fetched, Taken, usize), Halt> {
+        let memory = &self.context.answers;
+        let (mut bytes, mut taken) =
+            fetch::begin(memory, self.format, self.max_bytes).await.map_err(Halt::Stream)?;
+        let weight = fetch::decoded_bytes(bytes);
+        loop {
+            let fetched = source.reader.read(source.offset, bytes).await?;
+            // The first batch may be larger than what was asked for.
+            let read_bytes = fetched.batches.size_bytes;
+            if read_bytes <= bytes {
+                return Ok((fetched, taken, weight));
+            }
+            drop((fetched, taken));
+            bytes = read_bytes;
+            let needed = fetch::memory_for(self.format, bytes, weight);
+            taken = fetch::take(memory, needed).await.map_err(Halt::Stream)?;
+        }
+    }
+
+    async fn send_batches(&self, source: &mut Source, fetched: Fetched, taken: Taken) -> Result<(), Failure> {
         source.offset = fetched.batches.next_offset;
+        taken.shrink_to(fetch::memory_for(self.format, fetched.batches.size_bytes, 0));
+        let loan = Loan::of(&fetched.batches, &source.topic, source.partition);
         let mut data = envelope(source, &fetched);
         data.record_batches = decode::coalesce(fetched.batches.chunks);
-        self.send(data).await
+        self.send(data, loan, taken).await
     }
 
     /// One message, or several where the records are larger than they were compressed.
-    async fn send_records(&self, source: &mut Source, fetched: Fetched) -> Result<(), Halt> {
+    async fn send_records(
+        &self,
+        source: &mut Source,
+        fetched: Fetched,
+        taken: Taken,
+        max_weight_bytes: usize,
+    ) -> Result<(), Halt> {
+        let loan = Loan::of(&fetched.batches, &source.topic, source.partition);
         let end = fetched.batches.next_offset;
+        let stored_bytes = fetched.batches.size_bytes;
         let budget = Budget {
             max_decompressed_bytes: self.context.broker.config().max_decompressed_bytes,
-            max_weight_bytes: MAX_DECODED_BYTES,
+            max_weight_bytes,
         };
         loop {
-            let decoded = decode::records(&fetched.batches, source.offset, budget)
+            let decoded = decode::records(&fetched.batches, source.offset, budget, &self.context.cores)
                 .await
                 .map_err(Halt::Stream)?
                 .map_err(|lost| {
                     Halt::Partition(lost.in_partition(source.topic.as_str(), source.partition))
                 })?;
+            let needed = fetch::memory_for(self.format, stored_bytes, decoded.weight_bytes);
+            fetch::hold(&self.context.answers, &taken, needed).await.map_err(Halt::Stream)?;
             let mut records = decoded.records.into_iter().peekable();
             loop {
-                let piece = take_weight(&mut records, self.max_bytes as usize);
+                let (piece, weight) = take_weight(&mut records, self.max_bytes as usize);
+                let last = records.peek().is_none();
                 source.offset = match records.peek() {
                     Some(next) => Offset::clamped(next.offset),
                     None => decoded.next_offset,
                 };
                 let mut data = envelope(source, &fetched);
                 data.records = piece;
-                self.send(data).await.map_err(Halt::Stream)?;
-                if records.peek().is_none() {
+                // What was read goes with the last of those that are slices of it.
+                let weight = weight as u64;
+                let read = if last { stored_bytes } else { 0 };
+                let share = taken.split(read + weight + weight.min(TRANSPORT_BYTES));
+                self.send(data, loan.clone(), share).await.map_err(Halt::Stream)?;
+                if last {
                     break;
                 }
             }
@@ -252,8 +295,16 @@ impl Feed<'_> {
         }
     }
 
-    async fn send(&self, data: PartitionData) -> Result<(), Failure> {
-        self.outbox.send(FetchStreamResponse { data: Some(data) }).await
+    /// Sends what takes no memory worth counting.
+    async fn tell(&self, data: PartitionData) -> Result<(), Failure> {
+        let taken = fetch::take(&self.context.answers, 0).await?;
+        self.send(data, None, taken).await
+    }
+
+    async fn send(&self, data: PartitionData, loan: Option<Loan>, taken: Taken) -> Result<(), Failure> {
+        let message = Message::new(vec![data], loan.into_iter().collect())
+            .map_err(|_| Failure::answer_too_large(taken.bytes()))?;
+        self.answer.send(message, taken).await
     }
 }
 
@@ -274,8 +325,11 @@ fn envelope(source: &Source, fetched: &Fetched) -> PartitionData {
     }
 }
 
-/// The next records, up to the one that reaches `max_bytes`.
-fn take_weight(records: &mut impl Iterator<Item = FetchedRecord>, max_bytes: usize) -> Vec<FetchedRecord> {
+/// The next records, up to the one that reaches `max_bytes`, and what they weigh.
+fn take_weight(
+    records: &mut impl Iterator<Item = FetchedRecord>,
+    max_bytes: usize,
+) -> (Vec<FetchedRecord>, usize) {
     let mut taken = Vec::new();
     let mut bytes = 0;
     for record in records {
@@ -285,5 +339,5 @@ fn take_weight(records: &mut impl Iterator<Item = FetchedRecord>, max_bytes: usi
             break;
         }
     }
-    taken
+    (taken, bytes)
 }

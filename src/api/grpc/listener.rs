@@ -14,7 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Sleep;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
-use tonic::transport::server::{Connected, TcpConnectInfo};
+use tonic::transport::server::Connected;
 
 /// How long to wait after a connection could not be accepted: mostly for want of a file descriptor.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
@@ -69,11 +69,13 @@ async fn accept(
                 if let Err(error) = stream.set_nodelay(true) {
                     tracing::debug!(%error, "cannot set TCP_NODELAY");
                 }
+                // A child each: a token's waiters share a lock.
+                let cut = limits.cut.child_token();
                 return Connection {
                     stream,
+                    cut: Box::pin(cut.clone().cancelled_owned()),
+                    cutter: Cut(cut),
                     preface: Some((Box::pin(tokio::time::sleep(limits.preface_timeout)), PREFACE_BYTES)),
-                    // A child each: a token's waiters share a lock.
-                    cut: Box::pin(limits.cut.child_token().cancelled_owned()),
                     linger: None,
                     _permit: permit,
                 };
@@ -93,6 +95,7 @@ pub(super) struct Connection {
     /// While the preface is awaited: until when, and what is missing of it.
     preface: Option<(Pin<Box<Sleep>>, usize)>,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
+    cutter: Cut,
     /// Once the write side is shut down: until when the client has time to close its own.
     linger: Option<Pin<Box<Sleep>>>,
     _permit: OwnedSemaphorePermit,
@@ -176,11 +179,15 @@ impl AsyncWrite for Connection {
     }
 }
 
-impl Connected for Connection {
-    type ConnectInfo = TcpConnectInfo;
+/// Breaks the connection that a request has come on: found among the request's extensions.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Cut(pub(super) CancellationToken);
 
-    fn connect_info(&self) -> TcpConnectInfo {
-        self.stream.connect_info()
+impl Connected for Connection {
+    type ConnectInfo = Cut;
+
+    fn connect_info(&self) -> Cut {
+        self.cutter.clone()
     }
 }
 

@@ -1,19 +1,38 @@
 //! The gRPC edge: package `sagwan.v1` with its three services, health and reflection, on one listener.
 //!
-//! A call comes in through a [`listener`] connection and, guarded against [`panics`] and held to its [`deadline`], reaches `log_service`,
-//! `admin_service` or `group_service`; one that cannot be read is refused as [`unreadable`]. `convert` checks what it says and turns it into the broker's words; `error` turns
-//! what the broker refuses into a status. `produce` and `produce_stream` own the way of a produce, `fetch` and
-//! `fetch_stream` (with `decode` and `outbox`) that of a fetch.
+//! A call comes in through a [`listener`] connection and, guarded against [`panics`] and held to its [`deadline`],
+//! reaches `log_service`, `admin_service` or `group_service`; one that cannot be read is refused as [`unreadable`].
+//! `convert` checks what it says and turns it into the broker's words; `error` turns what the broker refuses into a
+//! status. `produce` and `produce_stream` own the way of a produce, `fetch` and `fetch_stream` (with `decode`) that of a
+//! fetch. Their requests are read by [`receive`] (with [`weight`]), and what is fetched leaves through [`answer`] as a
+//! [`message`] that knows what it has on [`loan`]; both count what they use against a [`memory`], and [`unread`] answers
+//! are let go.
 //!
 //! # Limits
 //! All of them are set here or in [`GrpcConfig`], none is left to the transport's defaults:
-//! - An incoming message is refused on its declared length, before any memory is reserved for it. One that is within the limit and never completed costs what has come
-//!   of it, as the rest of the reserved memory is never touched, for as long as its connection lives.
-//! - Connections, calls on each, header lists, frames and flow-control windows are bounded; a connection that has died
-//!   is found by keepalive pings, one that never speaks HTTP/2 is closed after the keepalive timeout.
-//! - A response stream whose reader stands still is ended; see `outbox`.
+//! - An incoming message is refused on its declared length, before any memory is reserved for it. One within the limit
+//!   is counted as it comes and for what it decodes to, and given up when it comes to a halt half way.
+//! - Fetched data is counted until the transport has sent it. A reader that stands still is let go; nothing but a few
+//!   pieces in the transport is left of what it was sent.
+//! - Connections, calls on each, header lists, frames and flow-control windows are bounded; a connection that has died,
+//!   or whose client does not read it any more, is found by keepalive pings, one that never speaks HTTP/2 is closed
+//!   after the keepalive timeout.
+//!
+//! # Memory
+//! Whatever clients do, the edge holds at most
+//!
+//! ```text
+//! grpc.request_memory_bytes    requests being received, or decoded and not yet in the broker's queue      96 MiB
+//! grpc.response_memory_bytes   fetched data, decoded records, their pieces in the transport               96 MiB
+//! each connection              what its window lets a client send before it is read                      256 KiB
+//! each core                    broker.max_decompressed_bytes, while a batch is being unpacked            128 MiB
+//! ```
+//!
+//! besides `storage.tail_cache_bytes` (256 MiB), which answers share, and `broker.queue_bytes` of what waits for the disk.
+//! Slices of maps are counted with the answers although they are the page cache's.
 
 mod admin_service;
+mod answer;
 mod convert;
 mod deadline;
 mod decode;
@@ -22,17 +41,23 @@ mod fetch;
 mod fetch_stream;
 mod group_service;
 mod listener;
+mod loan;
 mod log_service;
-mod outbox;
+mod memory;
+mod message;
 mod panics;
 mod produce;
 mod produce_stream;
+mod receive;
+mod unread;
 mod unreadable;
+mod weight;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::server::NamedService;
@@ -47,6 +72,7 @@ pub use self::error::ERROR_DOMAIN;
 use self::group_service::GroupApi;
 use self::listener::{ConnectionLimits, connections};
 use self::log_service::LogApi;
+use self::memory::Memory;
 use self::panics::CatchPanic;
 use self::unreadable::TellUnreadable;
 use crate::broker::Broker;
@@ -55,23 +81,26 @@ use crate::group::Groups;
 use crate::proto::DESCRIPTORS;
 use crate::proto::admin_service_server::AdminServiceServer;
 use crate::proto::group_service_server::GroupServiceServer;
-use crate::proto::log_service_server::LogServiceServer;
 
 /// What a client may send on one call before the server has taken it: HTTP/2's own 64 KiB would have a fast producer
-/// wait for every round trip.
-const STREAM_WINDOW_BYTES: u32 = 2 << 20;
-/// The same for all calls of a connection together.
-const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
+/// wait for every round trip. The transport keeps what nobody takes, as of a request that waits for memory or for room
+/// in the broker's queue, so it must not be much either.
+const STREAM_WINDOW_BYTES: u32 = 192 << 10;
+/// The same for all calls of a connection together: one that is not read leaves some for the others. A thousand
+/// connections that are sent full of what cannot be taken hold 250 MiB.
+const CONNECTION_WINDOW_BYTES: u32 = 256 << 10;
 /// The largest HTTP/2 frame a client may send.
 const MAX_FRAME_BYTES: u32 = 64 << 10;
 /// The largest header list of a call.
 const MAX_HEADER_LIST_BYTES: u32 = 16 << 10;
+/// The largest message of the services whose messages are small.
+const SMALL_MESSAGE_BYTES: usize = 1 << 20;
 /// gRPC's own limit: a message's length is 32 bits. What an answer holds is bounded where it is made.
 const MAX_ENCODED_BYTES: usize = u32::MAX as usize;
 /// How long connections have to go after they have been cut.
 const CUT_GRACE: Duration = Duration::from_secs(1);
 
-const _: () = assert!(STREAM_WINDOW_BYTES <= CONNECTION_WINDOW_BYTES);
+const _: () = assert!(STREAM_WINDOW_BYTES + MAX_FRAME_BYTES <= CONNECTION_WINDOW_BYTES);
 
 /// What every service works with.
 #[derive(Debug)]
@@ -79,6 +108,12 @@ struct Context {
     broker: Arc<Broker>,
     groups: Arc<Groups>,
     config: GrpcConfig,
+    /// For requests on their way in.
+    requests: Memory,
+    /// For fetched data on its way out.
+    answers: Memory,
+    /// One for each batch, or few small ones, that may be unpacked at a time.
+    cores: Arc<Semaphore>,
     /// Cancelled when streams are to end.
     shutdown: CancellationToken,
 }
@@ -118,8 +153,27 @@ impl GrpcServer {
         config: &GrpcConfig,
     ) -> Result<Self, GrpcError> {
         let (shutdown, cut) = (CancellationToken::new(), CancellationToken::new());
-        let context =
-            Arc::new(Context { broker, groups, config: config.clone(), shutdown: shutdown.clone() });
+        let memory = |bytes, stall_ms| {
+            let memory = Memory::new(bytes, Duration::from_millis(stall_ms));
+            let watch = memory.clone().watch();
+            let ended = cut.clone().cancelled_owned();
+            tokio::spawn(async move {
+                tokio::select! {
+                    () = watch => {}
+                    () = ended => {}
+                }
+            });
+            memory
+        };
+        let context = Arc::new(Context {
+            broker,
+            groups,
+            requests: memory(config.request_memory_bytes, config.request_stall_timeout_ms),
+            answers: memory(config.response_memory_bytes, config.stall_timeout_ms),
+            cores: Arc::new(Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from))),
+            config: config.clone(),
+            shutdown: shutdown.clone(),
+        });
         let health = HealthReporter::new();
         set_all(&health, ServingStatus::Serving).await;
         let services = Deadline(CatchPanic(TellUnreadable(routes(&context, &health)?.prepare())));
@@ -199,15 +253,12 @@ pub fn transport(config: &GrpcConfig) -> tonic::transport::Server {
 }
 
 fn routes(context: &Arc<Context>, health: &HealthReporter) -> Result<Routes, GrpcError> {
-    let max_message_bytes = context.config.max_message_bytes as usize;
-    let log = LogServiceServer::new(LogApi(Arc::clone(context)))
-        .max_decoding_message_size(max_message_bytes)
-        .max_encoding_message_size(MAX_ENCODED_BYTES);
+    let log = LogApi(Arc::clone(context));
     let admin = AdminServiceServer::new(AdminApi(Arc::clone(context)))
-        .max_decoding_message_size(max_message_bytes)
+        .max_decoding_message_size(SMALL_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_ENCODED_BYTES);
     let group = GroupServiceServer::new(GroupApi(Arc::clone(context)))
-        .max_decoding_message_size(max_message_bytes)
+        .max_decoding_message_size(SMALL_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_ENCODED_BYTES);
     let health = tonic_health::pb::health_server::HealthServer::new(
         tonic_health::server::HealthService::from_health_reporter(health.clone()),
@@ -230,12 +281,7 @@ fn routes(context: &Arc<Context>, health: &HealthReporter) -> Result<Routes, Grp
 
 /// What has a health: the server as a whole, by the empty name, and each of its services.
 fn services() -> [&'static str; 4] {
-    [
-        "",
-        LogServiceServer::<LogApi>::NAME,
-        AdminServiceServer::<AdminApi>::NAME,
-        GroupServiceServer::<GroupApi>::NAME,
-    ]
+    ["", LogApi::NAME, AdminServiceServer::<AdminApi>::NAME, GroupServiceServer::<GroupApi>::NAME]
 }
 
 async fn set_all(health: &HealthReporter, status: ServingStatus) {

@@ -7,7 +7,7 @@ use bytes::BytesMut;
 
 use super::convert;
 use super::error::Failure;
-use crate::broker::{Broker, BrokerError, Caller, PendingAppend, Produced};
+use crate::broker::{AppendTerms, Broker, BrokerError, Caller, PendingAppend, Produced, Target};
 use crate::proto::{ProduceRequest, ProduceResponse, ProduceResult};
 use crate::types::PartitionId;
 
@@ -22,6 +22,10 @@ pub(super) struct Started {
 /// A [`Failure`] if the request is not valid, or nothing at all was handed over.
 pub(super) async fn start(broker: &Broker, request: ProduceRequest) -> Result<Started, Failure> {
     let topic = convert::topic(&request.topic)?;
+    let terms = AppendTerms {
+        expected_offset: request.expected_offset.map(convert::expected_offset).transpose()?,
+        producer: request.producer.as_ref().map(convert::producer).transpose()?,
+    };
     let parts = match (request.record_batch, request.records) {
         (None, records) if records.is_empty() => {
             return Err(Failure::invalid_request("records", "is empty; give either records or record_batch"));
@@ -32,6 +36,12 @@ pub(super) async fn start(broker: &Broker, request: ProduceRequest) -> Result<St
                 "give either records or record_batch, not both",
             ));
         }
+        (Some(_), _) if terms.producer.is_some() => {
+            return Err(Failure::invalid_request(
+                "producer",
+                "is given; a record_batch has its producer in its header",
+            ));
+        }
         (Some(batch), _) => {
             let partition = request.partition.ok_or_else(|| {
                 Failure::invalid_request("partition", "is missing; a record_batch needs one")
@@ -40,15 +50,24 @@ pub(super) async fn start(broker: &Broker, request: ProduceRequest) -> Result<St
             // The received bytes are a slice of a larger buffer that the decoder goes on using. The log patches the
             // batch in place and the tail cache keeps it, so it gets memory of its own, of exactly its size.
             let batch = BytesMut::from(batch.as_ref());
-            let pending = broker.start_append(Caller::Client, &topic, partition, batch).await?;
+            let pending =
+                broker.start_append(Caller::Client, &topic, partition, batch, terms.expected_offset).await?;
             // A negative partition was refused above; the default is never seen.
             vec![(PartitionId::new(partition).unwrap_or_default(), Ok(pending))]
         }
         (None, records) => {
+            let target = match request.partition {
+                Some(partition) => Target::Partition(partition, terms),
+                None if terms == AppendTerms::default() => Target::ByKey,
+                None => {
+                    let requirement = "is missing; an expected_offset or a producer needs one";
+                    return Err(Failure::invalid_request("partition", requirement));
+                }
+            };
             let codec = convert::codec(request.compression)?;
             let records = records.into_iter().map(convert::produce_record).collect();
             broker.ensure_topic(&topic).await?;
-            broker.start_produce(Caller::Client, &topic, request.partition, records, codec).await?
+            broker.start_produce(Caller::Client, &topic, target, records, codec).await?
         }
     };
     Ok(Started { parts })
@@ -96,5 +115,6 @@ fn appended(produced: &Produced) -> ProduceResult {
         log_append_time_ms: produced.log_append_time_ms,
         log_start_offset: produced.log_start_offset.get(),
         error: None,
+        duplicate: produced.duplicate,
     }
 }

@@ -12,11 +12,11 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, FuturesUnordered, Stream, StreamExt};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
-use tonic::{Status, Streaming};
+use tonic::Status;
 
 use super::error::Failure;
 use super::produce::{self, Started};
-use super::unreadable;
+use super::receive::{Received, Requests};
 use crate::broker::Broker;
 use crate::proto::produce_stream_response::Outcome;
 use crate::proto::{ProduceResponse, ProduceStreamRequest, ProduceStreamResponse};
@@ -27,7 +27,7 @@ use crate::proto::{ProduceResponse, ProduceStreamRequest, ProduceStreamResponse}
 /// when `shutdown` comes; with what made a message unreadable, likewise.
 pub(super) fn answers(
     broker: Arc<Broker>,
-    requests: Streaming<ProduceStreamRequest>,
+    requests: Requests<ProduceStreamRequest>,
     max_in_flight: usize,
     shutdown: CancellationToken,
 ) -> impl Stream<Item = Result<ProduceStreamResponse, Status>> + Send {
@@ -58,13 +58,13 @@ struct Pipeline {
 }
 
 struct Inbound {
-    requests: Streaming<ProduceStreamRequest>,
+    requests: Requests<ProduceStreamRequest>,
     shutdown: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
 /// What comes in.
 enum Arrival {
-    Request(ProduceStreamRequest),
+    Request(Received<ProduceStreamRequest>),
     End(Option<Status>),
 }
 
@@ -73,10 +73,10 @@ impl Inbound {
         tokio::select! {
             biased;
             () = &mut self.shutdown => Arrival::End(Some(Failure::shutting_down().into())),
-            message = self.requests.message() => match message {
+            request = self.requests.next() => match request {
                 Ok(Some(request)) => Arrival::Request(request),
                 Ok(None) => Arrival::End(None),
-                Err(status) => Arrival::End(Some(unreadable::told(status))),
+                Err(failure) => Arrival::End(Some(failure.into())),
             },
         }
     }
@@ -111,9 +111,14 @@ impl Pipeline {
         }
     }
 
-    fn start(&self, message: ProduceStreamRequest) -> BoxFuture<'static, (u64, Result<Started, Failure>)> {
+    fn start(
+        &self,
+        received: Received<ProduceStreamRequest>,
+    ) -> BoxFuture<'static, (u64, Result<Started, Failure>)> {
         let broker = Arc::clone(&self.broker);
         Box::pin(async move {
+            // What it takes is counted until the broker's queue does.
+            let Received { message, taken: _taken } = received;
             let started = match message.request {
                 Some(request) => produce::start(&broker, request).await,
                 None => Err(Failure::invalid_request("request", "is missing")),

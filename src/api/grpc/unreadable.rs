@@ -1,4 +1,4 @@
-//! A request that the transport cannot read: told as every other refusal is, with ErrorInfo.
+//! A request that the generated glue cannot read: told as every other refusal is, with ErrorInfo.
 //!
 //! The transport says it by a bare status. Statuses of this edge always carry details, and of its codes the transport
 //! uses two for requests only: OUT_OF_RANGE for a message over the limit, and INTERNAL for one that is cut off, framed
@@ -17,7 +17,7 @@ use super::error::Failure;
 
 type Answer = Result<http::Response<Body>, Infallible>;
 
-/// Wraps all services of a server. For streams of requests, which fail after the answer has begun, see [`told`].
+/// Wraps all services of a server.
 #[derive(Debug, Clone)]
 pub(super) struct TellUnreadable<S>(pub(super) S);
 
@@ -42,11 +42,6 @@ where
             })
         })
     }
-}
-
-/// What the client is told for `status`, which came from reading its request.
-pub(super) fn told(status: Status) -> Status {
-    failure(&status).map_or(status, Status::from)
 }
 
 fn failure(status: &Status) -> Option<Failure> {

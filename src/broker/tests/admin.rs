@@ -6,7 +6,7 @@ use futures_util::poll;
 use crate::broker::testing::{
     Place, append, batch, create, name, produce, record, settings, shown, spec, values,
 };
-use crate::broker::{Broker, BrokerError, Caller, TopicSpec, TopicUpdate};
+use crate::broker::{Broker, BrokerError, Caller, Target, TopicSpec, TopicUpdate};
 use crate::config::BrokerConfig;
 use crate::record::Codec;
 use crate::types::{OFFSETS_TOPIC, Offset};
@@ -144,7 +144,7 @@ async fn the_internal_topic_can_be_read_and_nothing_else() {
     let refusals = [
         append(&broker, OFFSETS_TOPIC, 0, batch(&["x"], Codec::None)).await.map(|_| ()),
         broker
-            .start_produce(Caller::Client, &internal, None, vec![record(None, "x")], Codec::None)
+            .start_produce(Caller::Client, &internal, Target::ByKey, vec![record(None, "x")], Codec::None)
             .await
             .map(|_| ()),
         broker.delete_records(&internal, 0, -1).await.map(|_| ()),
@@ -157,7 +157,8 @@ async fn the_internal_topic_can_be_read_and_nothing_else() {
     }
     assert_eq!(values(&broker, OFFSETS_TOPIC, 0).await, [""; 0]);
     let own = batch(&["own"], Codec::None);
-    let pending = broker.start_append(Caller::Internal, &internal, 0, own).await.expect("the broker may");
+    let pending =
+        broker.start_append(Caller::Internal, &internal, 0, own, None).await.expect("the broker may");
     pending.wait().await.expect("appended");
     assert_eq!(values(&broker, OFFSETS_TOPIC, 0).await, ["own"]);
 }

@@ -2,7 +2,9 @@
 
 use futures_util::poll;
 
-use crate::broker::testing::{PATIENT, Place, append, batch, create, from, name, produce, spec, values};
+use crate::broker::testing::{
+    PATIENT, Place, append, batch, create, fetch, from, name, produce, spec, values,
+};
 use crate::broker::{BrokerError, Caller};
 use crate::record::Codec;
 use crate::types::Offset;
@@ -23,7 +25,10 @@ async fn new_work_is_refused_and_reads_go_on() {
     assert!(is_refusal(&broker.delete_topic(&name("t")).await));
     assert!(is_refusal(&broker.delete_records(&name("t"), 0, -1).await));
     assert_eq!(values(&broker, "t", 0).await, ["a"]);
-    assert!(is_refusal(&broker.fetch(&[from("t", 0, 1)], PATIENT).await.remove(0)), "nothing more will come");
+    assert!(
+        is_refusal(&fetch(&broker, &[from("t", 0, 1)], PATIENT).await.remove(0)),
+        "nothing more will come"
+    );
 }
 
 #[tokio::test]
@@ -32,7 +37,7 @@ async fn whoever_waits_is_told() {
     let broker = place.open();
     create(&broker, "t", 1, &[]).await;
     let asked = [from("t", 0, 0)];
-    let mut waiting = Box::pin(broker.fetch(&asked, PATIENT));
+    let mut waiting = Box::pin(fetch(&broker, &asked, PATIENT));
     let mut reader = broker.reader(&name("t"), 0).expect("a reader");
     let mut beyond = Box::pin(reader.wait_beyond(Offset::ZERO));
     assert!(poll!(&mut waiting).is_pending() && poll!(&mut beyond).is_pending());
@@ -49,7 +54,8 @@ async fn what_was_accepted_is_finished() {
     let mut pending = Vec::new();
     for _ in 0..50 {
         let batch = batch(&["a"], Codec::None);
-        pending.push(broker.start_append(Caller::Client, &name("t"), 0, batch).await.expect("accepted"));
+        pending
+            .push(broker.start_append(Caller::Client, &name("t"), 0, batch, None).await.expect("accepted"));
     }
     broker.close().await.expect("an orderly end");
     for pending in pending {

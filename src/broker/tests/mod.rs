@@ -2,7 +2,9 @@
 
 mod admin;
 mod end;
+mod every_step;
 mod fetch;
 mod offsets;
 mod produce;
+mod producers;
 mod start;

@@ -1,7 +1,7 @@
 //! Positions, and the start of a log.
 
 use crate::broker::testing::{NOW_MS, Place, create, name, produce, record};
-use crate::broker::{Broker, BrokerError, Caller, Position, ProduceRecord};
+use crate::broker::{AppendTerms, Broker, BrokerError, Caller, Position, ProduceRecord, Target};
 use crate::record::Codec;
 
 async fn resolve(broker: &Broker, position: Position) -> Result<(i64, Option<i64>), BrokerError> {
@@ -25,7 +25,15 @@ async fn positions_become_offsets() {
     create(&broker, "t", 1, &[]).await;
     let at = |ms| ProduceRecord { timestamp_ms: Some(ms), ..record(None, "x") };
     for records in [vec![at(NOW_MS), at(NOW_MS + 10)], vec![at(NOW_MS + 20)]] {
-        let results = broker.start_produce(Caller::Client, &name("t"), Some(0), records, Codec::None).await;
+        let results = broker
+            .start_produce(
+                Caller::Client,
+                &name("t"),
+                Target::Partition(0, AppendTerms::default()),
+                records,
+                Codec::None,
+            )
+            .await;
         for (_, pending) in results.expect("valid") {
             pending.expect("valid").wait().await.expect("appended");
         }

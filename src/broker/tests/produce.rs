@@ -3,9 +3,9 @@
 use futures_util::poll;
 
 use crate::broker::testing::{
-    AT_ONCE, NOW_MS, Place, append, batch, create, decode, from, name, produce, record, values,
+    AT_ONCE, NOW_MS, Place, append, batch, create, decode, fetch, from, name, produce, record, values,
 };
-use crate::broker::{Broker, BrokerError, Caller, ProduceRecord};
+use crate::broker::{AppendTerms, Broker, BrokerError, Caller, ProduceRecord, Target};
 use crate::config::{BatchValidation, BrokerConfig};
 use crate::record::{BatchError, BatchView, Codec};
 use crate::types::{Offset, PartitionId};
@@ -16,7 +16,9 @@ async fn produce_records(
     records: Vec<ProduceRecord>,
 ) -> Result<Vec<(PartitionId, Offset, u32)>, BrokerError> {
     let mut produced = Vec::new();
-    let results = broker.start_produce(Caller::Client, &name("t"), partition, records, Codec::None).await?;
+    let in_one = |partition| Target::Partition(partition, AppendTerms::default());
+    let target = partition.map_or(Target::ByKey, in_one);
+    let results = broker.start_produce(Caller::Client, &name("t"), target, records, Codec::None).await?;
     for (partition, result) in results {
         let done = result?.wait().await?;
         assert_eq!(done.partition, partition);
@@ -27,7 +29,7 @@ async fn produce_records(
 
 /// The codec of the first batch of a partition.
 async fn stored_codec(broker: &Broker) -> Option<Codec> {
-    let fetched = broker.fetch(&[from("t", 0, 0)], AT_ONCE).await.remove(0).expect("readable");
+    let fetched = fetch(broker, &[from("t", 0, 0)], AT_ONCE).await.remove(0).expect("readable");
     BatchView::parse(&fetched.batches.chunks[0]).expect("a batch").attributes().codec()
 }
 
@@ -41,7 +43,7 @@ async fn offsets_follow_each_other_without_a_gap() {
     assert_eq!((first.base_offset.get(), first.record_count), (0, 2));
     assert_eq!((second.base_offset.get(), second.record_count), (2, 1));
     assert_eq!((second.log_append_time_ms, second.log_start_offset), (None, Offset::ZERO));
-    let fetched = broker.fetch(&[from("t", 0, 0)], AT_ONCE).await.remove(0).expect("readable");
+    let fetched = fetch(&broker, &[from("t", 0, 0)], AT_ONCE).await.remove(0).expect("readable");
     let expected = [(0, NOW_MS, "a"), (1, NOW_MS, "b"), (2, NOW_MS, "c")];
     assert_eq!(decode(&fetched.batches.chunks), expected.map(|(o, t, v)| (o, t, v.to_owned())));
 }
@@ -138,14 +140,20 @@ async fn log_append_time_is_the_brokers() {
     let old = ProduceRecord { timestamp_ms: Some(1), ..record(None, "old") };
     let ahead = ProduceRecord { timestamp_ms: Some(NOW_MS * 2), ..record(None, "ahead") };
     let pending = broker
-        .start_produce(Caller::Client, &name("t"), Some(0), vec![old, ahead], Codec::None)
+        .start_produce(
+            Caller::Client,
+            &name("t"),
+            Target::Partition(0, AppendTerms::default()),
+            vec![old, ahead],
+            Codec::None,
+        )
         .await
         .expect("the producer's time does not matter")
         .remove(0)
         .1
         .expect("valid");
     assert_eq!(pending.wait().await.expect("appended").log_append_time_ms, Some(NOW_MS + 5));
-    let fetched = broker.fetch(&[from("t", 0, 0)], AT_ONCE).await.remove(0).expect("readable");
+    let fetched = fetch(&broker, &[from("t", 0, 0)], AT_ONCE).await.remove(0).expect("readable");
     let expected = [(0, NOW_MS + 5, "old"), (1, NOW_MS + 5, "ahead")];
     assert_eq!(decode(&fetched.batches.chunks), expected.map(|(o, t, v)| (o, t, v.to_owned())));
 }
@@ -195,7 +203,7 @@ async fn appends_are_in_the_order_they_were_handed_over() {
     let mut pending = Vec::new();
     for number in 0..100 {
         let batch = batch(&[&number.to_string()], Codec::None);
-        pending.push(broker.start_append(Caller::Client, &name("t"), 0, batch).await.expect("valid"));
+        pending.push(broker.start_append(Caller::Client, &name("t"), 0, batch, None).await.expect("valid"));
     }
     for (number, pending) in (0..).zip(pending) {
         assert_eq!(pending.wait().await.expect("appended").base_offset.get(), number);
@@ -210,7 +218,10 @@ async fn an_append_nobody_waits_for_is_made_all_the_same() {
     let broker = place.open();
     create(&broker, "t", 1, &[]).await;
     drop(
-        broker.start_append(Caller::Client, &name("t"), 0, batch(&["a"], Codec::None)).await.expect("valid"),
+        broker
+            .start_append(Caller::Client, &name("t"), 0, batch(&["a"], Codec::None), None)
+            .await
+            .expect("valid"),
     );
     produce(&broker, "t", 0, &["b"]).await;
     assert_eq!(values(&broker, "t", 0).await, ["a", "b"]);
@@ -226,7 +237,7 @@ async fn a_full_queue_holds_producers_back_until_there_is_room() {
     {
         let topic = name("t");
         let mut gone =
-            Box::pin(broker.start_append(Caller::Client, &topic, 0, batch(&["gone"], Codec::None)));
+            Box::pin(broker.start_append(Caller::Client, &topic, 0, batch(&["gone"], Codec::None), None));
         assert!(poll!(&mut gone).is_pending());
     }
     let mut waiting = Box::pin(append(&broker, "t", 0, batch(&["a"], Codec::None)));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::broker::catalogue::{Catalogue, Command};
 use crate::broker::catalogue_file::{self, CATALOGUE_FILE};
 use crate::broker::testing::{Place, append, batch, create, name, produce, record, values};
-use crate::broker::{Broker, BrokerError, Caller, OpenBrokerError};
+use crate::broker::{Broker, BrokerError, Caller, OpenBrokerError, Target};
 use crate::record::Codec;
 
 fn crash(broker: Arc<Broker>) {
@@ -67,13 +67,41 @@ async fn a_partition_that_cannot_be_opened_is_fenced_and_the_others_serve() {
     // Records without a key go where they can be taken.
     for _ in 0..3 {
         let results = broker
-            .start_produce(Caller::Client, &name("t"), None, vec![record(None, "x")], Codec::None)
+            .start_produce(Caller::Client, &name("t"), Target::ByKey, vec![record(None, "x")], Codec::None)
             .await
             .expect("valid");
         for (_, result) in results {
             result.expect("an open partition").wait().await.expect("appended");
         }
     }
+}
+
+#[tokio::test]
+async fn a_deleted_topic_takes_its_fenced_partitions_along() {
+    let place = Place::new();
+    let broker = place.open();
+    create(&broker, "t", 3, &[]).await;
+    create(&broker, "kept", 1, &[]).await;
+    broker.close().await.expect("an orderly end");
+    crash(broker);
+    // One is damaged, of another nobody can say whose it is.
+    fs::remove_file(place.dir.path().join("t-1/seals")).expect("removed");
+    fs::remove_file(place.dir.path().join("t-2/topic-id")).expect("removed");
+    let broker = place.open();
+    assert_eq!(broker.status().fenced_partitions, 2);
+    broker.delete_topic(&name("t")).await.expect("deleted");
+    assert!(!place.has("t-0") && !place.has("t-1"), "both are the topic's");
+    assert!(place.has("t-2"), "it is not removed on a guess");
+
+    // Its name is free, its slots are, and the checkpoint has forgotten it.
+    create(&broker, "t", 3, &[]).await;
+    assert_eq!(values(&broker, "t", 2).await, [""; 0]);
+    // The slots are written with what is synced.
+    produce(&broker, "t", 2, &["a"]).await;
+    let slots = fs::metadata(place.dir.path().join("durable")).expect("there").len() / 32;
+    assert_eq!(slots, 4);
+    let broker = place.reopen(broker).await;
+    assert_eq!(broker.status().fenced_partitions, 0);
 }
 
 #[tokio::test]

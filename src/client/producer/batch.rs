@@ -1,6 +1,6 @@
 //! A batch of records for one partition, from its first record to its outcome.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tonic::Code;
@@ -8,7 +8,7 @@ use tonic::Code;
 use super::delivery::{Delivery, Outcome, Settlement, settlement};
 use crate::client::error::{Error, reason};
 use crate::client::record::ProducerRecord;
-use crate::record::{BatchBuilder, BatchOptions, Codec};
+use crate::record::{self, BatchBuilder, BatchOptions, Codec, ProducerStamp};
 use crate::types::{PartitionId, TopicName};
 
 /// Where a batch belongs and what it must keep to.
@@ -21,14 +21,20 @@ pub(super) struct Target {
 }
 
 pub(super) struct Batch {
-    /// Batches of one partition are sent in this order.
-    pub(super) sequence: u64,
+    /// Unlike any other's; batches of one partition are sent in this order.
+    pub(super) number: u64,
     pub(super) target: Target,
     pub(super) created: Instant,
     /// How often it was sent in vain.
     pub(super) attempts: u32,
     /// What last stood in its way.
     pub(super) last_error: Option<Error>,
+    /// Whether a request with its present stamp has left.
+    pub(super) sent: bool,
+    /// Why a request with its present stamp was never answered, if there is such a one: it may have been appended.
+    pub(super) unanswered: Option<Error>,
+    /// How the broker knows it; absent before it is first sent, and without idempotence.
+    stamp: Option<ProducerStamp>,
     /// Bytes of the producer's buffer that it holds.
     charged_bytes: usize,
     /// Present until it is encoded.
@@ -40,14 +46,17 @@ pub(super) struct Batch {
 }
 
 impl Batch {
-    pub(super) fn new(sequence: u64, target: Target, codec: Codec, created: Instant) -> Self {
+    pub(super) fn new(number: u64, target: Target, codec: Codec, created: Instant) -> Self {
         let (outcome, settlement) = settlement();
         Self {
-            sequence,
+            number,
             target,
             created,
             attempts: 0,
             last_error: None,
+            sent: false,
+            unanswered: None,
+            stamp: None,
             charged_bytes: 0,
             builder: Some(BatchBuilder::new(BatchOptions { codec })),
             encoded: Bytes::new(),
@@ -79,6 +88,39 @@ impl Batch {
         self.charged_bytes += charged_bytes;
         let partition = self.target.partition;
         Delivery { settlement: self.settlement.clone(), partition, index, timestamp_ms }
+    }
+
+    pub(super) const fn records(&self) -> u32 {
+        self.records
+    }
+
+    pub(super) const fn stamp(&self) -> Option<ProducerStamp> {
+        self.stamp
+    }
+
+    /// Gives it its number, or another one.
+    pub(super) fn set_stamp(&mut self, stamp: ProducerStamp) {
+        self.stamp = Some(stamp);
+        if let Some(builder) = &mut self.builder {
+            builder.set_producer(stamp);
+        } else {
+            let mut encoded = BytesMut::from(std::mem::take(&mut self.encoded));
+            record::set_producer(&mut encoded, stamp);
+            self.encoded = encoded.freeze();
+        }
+    }
+
+    /// Takes its number away; it gets another one before it is sent.
+    pub(super) const fn take_stamp(&mut self) -> Option<ProducerStamp> {
+        self.stamp.take()
+    }
+
+    /// What its deliveries fail with when it is given up after `last`.
+    pub(super) fn failure(&self, last: Error) -> Error {
+        match &self.unanswered {
+            Some(unanswered) if !last.is_outcome_unknown() => Error::undecided(unanswered, &last),
+            _ => last,
+        }
     }
 
     /// Its bytes, compressed the first time they are asked for.

@@ -9,6 +9,8 @@ use crate::record::Codec;
 const MAX_BYTES: usize = 1 << 30;
 /// The longest row of batches under way.
 const MAX_IN_FLIGHT: usize = 65_536;
+/// The batches of one producer that a partition remembers: one further back could not be told from a new one.
+const MAX_IN_FLIGHT_IDEMPOTENT: usize = 5;
 
 /// How a producer gathers, sends and repeats.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,15 +29,19 @@ pub struct ProducerConfig {
     pub buffer_bytes: usize,
     /// Batches under way at a time. 1 to 65,536. Default: 32.
     pub max_in_flight: usize,
-    /// Batches of one partition under way at a time. With 1, the order of sends is kept whatever happens; with more,
-    /// a batch that had to be repeated may land behind a later one. 1 to `max_in_flight`. Default: 1.
+    /// Batches of one partition under way at a time, within `max_in_flight`. Without `idempotence` only 1 keeps the order
+    /// of sends whatever happens: with more, a batch that had to be repeated may land behind a later one. 1 to 65,536; with
+    /// `idempotence` at most 5, as the broker remembers so many. Default: 5.
     pub max_in_flight_per_partition: usize,
-    /// How long a record may take from being accepted to being acknowledged. Until then a batch of which it is certain
-    /// that it was not appended is sent again, with growing delays. Default: 2 min.
+    /// How long a record may take from being accepted to being acknowledged. Until then its batch is sent again after
+    /// whatever may pass, with growing delays; without `idempotence` only if it is certain that it was not appended.
+    /// Default: 2 min.
     pub delivery_timeout: Duration,
-    /// Send a batch again too when its connection broke before the answer: it may then be there twice. Otherwise its
-    /// deliveries fail, with an error that [says so](crate::client::Error::is_outcome_unknown). Default: false.
-    pub retry_unknown: bool,
+    /// Number the batches, so that the broker appends each of them once and in order, however often it is sent: a broken
+    /// connection or a killed server then costs time, and neither loses nor doubles a record. Without it, the deliveries
+    /// of a batch whose connection broke before the answer fail, with an error that
+    /// [says so](crate::client::Error::is_outcome_unknown). Default: true.
+    pub idempotence: bool,
 }
 
 impl Default for ProducerConfig {
@@ -46,9 +52,9 @@ impl Default for ProducerConfig {
             linger: Duration::from_millis(5),
             buffer_bytes: 32 << 20,
             max_in_flight: 32,
-            max_in_flight_per_partition: 1,
+            max_in_flight_per_partition: MAX_IN_FLIGHT_IDEMPOTENT,
             delivery_timeout: Duration::from_mins(2),
-            retry_unknown: false,
+            idempotence: true,
         }
     }
 }
@@ -66,7 +72,8 @@ impl ProducerConfig {
         check("batch_bytes", self.batch_bytes, 1, MAX_BYTES)?;
         check("buffer_bytes", self.buffer_bytes, self.batch_bytes, MAX_BYTES)?;
         check("max_in_flight", self.max_in_flight, 1, MAX_IN_FLIGHT)?;
-        check("max_in_flight_per_partition", self.max_in_flight_per_partition, 1, self.max_in_flight)
+        let per_partition = if self.idempotence { MAX_IN_FLIGHT_IDEMPOTENT } else { MAX_IN_FLIGHT };
+        check("max_in_flight_per_partition", self.max_in_flight_per_partition, 1, per_partition)
     }
 }
 
@@ -80,5 +87,13 @@ mod tests {
         let config = ProducerConfig { buffer_bytes: 100, ..ProducerConfig::default() };
         let error = config.validate().expect_err("a buffer smaller than a batch");
         assert!(error.to_string().contains("buffer_bytes = 100"), "{error}");
+    }
+
+    #[test]
+    fn an_idempotent_producer_has_no_more_under_way_than_the_broker_remembers() {
+        let config = ProducerConfig { max_in_flight_per_partition: 6, ..ProducerConfig::default() };
+        let error = config.validate().expect_err("six");
+        assert!(error.to_string().contains("max_in_flight_per_partition = 6"), "{error}");
+        ProducerConfig { idempotence: false, ..config }.validate().expect("nothing has to be remembered");
     }
 }

@@ -54,16 +54,6 @@ pub struct Delivered {
     pub timestamp_ms: i64,
 }
 
-impl Delivery {
-    /// One that is settled already.
-    pub(super) fn settled(partition: PartitionId, timestamp_ms: i64, outcome: Outcome) -> Self {
-        let (sender, settlement) = settlement();
-        // It cannot fail: the receiver is in this function.
-        let _ = sender.send(outcome);
-        Self { settlement, partition, index: 0, timestamp_ms }
-    }
-}
-
 impl Future for Delivery {
     type Output = Result<Delivered, Error>;
 

@@ -2,14 +2,16 @@
 //!
 //! [`Producer::send`] puts a record into a batch of its partition and waits only while the buffer is full; a task of
 //! the producer carries batches to the broker over one stream. Records of one partition are appended in the order of their
-//! sends: one batch of a partition is under way at a time while the next one fills, and one that failed is sent again
-//! before any later one.
+//! sends, and each of them once: the broker knows every batch by its [number](numbering), so that it can be sent again after
+//! an answer that never came, and refuses those behind one that failed.
 
 mod accumulator;
 mod batch;
 mod config;
 mod delivery;
+mod numbering;
 mod partitioner;
+mod queue;
 mod sender;
 mod trouble;
 
@@ -28,11 +30,8 @@ use super::backoff::Backoff;
 use super::connection::Connection;
 use super::description::TopicInfo;
 use super::error::{Error, reason};
-use super::position::partition_from_wire;
 use super::record::{Header, ProducerRecord};
-use crate::proto;
-use crate::record::{BatchBuilder, Codec};
-use crate::types::PartitionId;
+use crate::record::BatchBuilder;
 use accumulator::{Accumulator, Refused, TopicMetadata};
 use sender::{RETRY_INITIAL, RETRY_MAX, Sender, Shared};
 use trouble::Troubles;
@@ -48,8 +47,11 @@ const METADATA_RETRY: Duration = Duration::from_secs(10);
 
 /// Appends records to topics. Cheap to clone; clones share buffer and order.
 ///
-/// A topic that does not exist is left to the broker to create: the first record for it is sent alone, and
-/// [`send`](Self::send) waits for it.
+/// Idempotent, unless [told otherwise](ProducerConfig::idempotence): whatever happens to the connection or to the server,
+/// a record whose [`Delivery`] succeeds is in its partition once, and the records of a partition are there in the order of
+/// their sends. That holds for one producer's lifetime; what a program sends again after its own restart is new to the broker.
+///
+/// A topic that does not exist is created by the broker, with its defaults, if it may.
 ///
 /// When the last clone is dropped, records not yet acknowledged are abandoned: those still in the buffer are not sent.
 /// Call [`flush`](Self::flush) or [`close`](Self::close) first.
@@ -115,11 +117,7 @@ impl Producer {
                     return Ok(taken.delivery);
                 }
                 Err(Refused::Closed) => return Err(closed()),
-                Err(Refused::NeedsMetadata) => {
-                    if !self.inner.look_at_topic(&record).await? {
-                        return self.inner.send_alone(&record, timestamp_ms).await;
-                    }
-                }
+                Err(Refused::NeedsMetadata) => self.inner.look_at_topic(&record).await?,
             }
         }
     }
@@ -156,58 +154,27 @@ impl Producer {
 }
 
 impl Inner {
-    /// Asks the broker about the record's topic; `false` if there is no such topic.
-    async fn look_at_topic(&self, record: &ProducerRecord) -> Result<bool, Error> {
+    /// Asks the broker about the record's topic.
+    async fn look_at_topic(&self, record: &ProducerRecord) -> Result<(), Error> {
         let _looking = self.looking.lock().await;
         let mut attempts = Attempts::new(&self.shared.troubles, self.config.delivery_timeout);
         loop {
             if self.shared.accumulator.lock().knows_topic(&record.topic, Instant::now()) {
-                return Ok(true);
+                return Ok(());
             }
-            match Admin::new(self.connection.clone()).describe_topic(&record.topic).await {
+            match Admin::new(self.connection.clone()).describe_or_create_topic(&record.topic).await {
                 Ok(topic) => {
                     let stale_at = Instant::now() + METADATA_MAX_AGE;
                     self.shared.accumulator.lock().set_topic(&record.topic, metadata(&topic), stale_at);
-                    return Ok(true);
+                    return Ok(());
                 }
-                Err(error) if error.reason() == reason::UNKNOWN_TOPIC => return Ok(false),
+                Err(error) if error.reason() == reason::UNKNOWN_TOPIC => return Err(error),
                 Err(error) => {
                     // What was known is good enough until the broker can be asked again.
                     let stale_at = Instant::now() + METADATA_RETRY;
                     if !self.shared.accumulator.lock().trust_topic(&record.topic, stale_at) {
-                        let retry = error.is_retriable();
-                        attempts.failed(error, retry).await?;
+                        attempts.failed(error).await?;
                     }
-                }
-            }
-        }
-    }
-
-    /// Sends one record to a topic that does not exist. The broker creates it, if it may, and chooses the partition: only
-    /// it knows how many there will be.
-    async fn send_alone(&self, record: &ProducerRecord, timestamp_ms: i64) -> Result<Delivery, Error> {
-        let mut attempts = Attempts::new(&self.shared.troubles, self.config.delivery_timeout);
-        loop {
-            let request = proto::ProduceRequest {
-                topic: record.topic.as_str().to_owned(),
-                partition: record.partition.map(PartitionId::get),
-                records: vec![record.to_proto()],
-                record_batch: None,
-                compression: compression(self.config.compression).into(),
-            };
-            let answer = self.connection.answer(self.connection.log().produce(request).await);
-            match answer.and_then(sender::appended) {
-                Ok((partition, appended)) => {
-                    return Ok(Delivery::settled(
-                        partition_from_wire(partition)?,
-                        timestamp_ms,
-                        Ok(appended),
-                    ));
-                }
-                Err(error) => {
-                    let retry =
-                        error.is_safe_to_retry() || (self.config.retry_unknown && error.is_retriable());
-                    attempts.failed(error, retry).await?;
                 }
             }
         }
@@ -228,9 +195,9 @@ impl<'a> Attempts<'a> {
     }
 
     /// Waits before the next attempt, if there is to be one; otherwise returns the error.
-    async fn failed(&mut self, error: Error, retry: bool) -> Result<(), Error> {
+    async fn failed(&mut self, error: Error) -> Result<(), Error> {
         let delay = self.backoff.next_delay(error.retry_after());
-        if !retry || Instant::now() + delay >= self.until {
+        if !error.is_retriable() || Instant::now() + delay >= self.until {
             return Err(error);
         }
         self.troubles.failed(&error, Instant::now());
@@ -266,16 +233,6 @@ fn size_bytes(record: &ProducerRecord) -> usize {
     let headers_bytes = record.headers.iter().map(header_bytes).sum();
     let (key, value) = (record.key.as_deref(), record.value.as_deref());
     BatchBuilder::record_size_upper_bound(key, value, headers_bytes, record.headers.len())
-}
-
-fn compression(codec: Codec) -> proto::Compression {
-    match codec {
-        Codec::None => proto::Compression::None,
-        Codec::Gzip => proto::Compression::Gzip,
-        Codec::Snappy => proto::Compression::Snappy,
-        Codec::Lz4 => proto::Compression::Lz4,
-        Codec::Zstd => proto::Compression::Zstd,
-    }
 }
 
 fn closed() -> Error {

@@ -1,7 +1,7 @@
 //! The task that carries batches to the broker: one pipelined stream, answers matched by request id, retries.
 //!
-//! A batch is sent again only when it is certain that it was not appended. When the stream breaks, nothing is certain
-//! about the batches under way: they fail so, unless the producer was told to repeat them.
+//! When the stream breaks, nothing is certain about the batches under way. With idempotence they are sent again under
+//! their [numbers](super::numbering); without it they fail so, and only what was certainly not appended is sent again.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,13 +17,14 @@ use super::accumulator::Accumulator;
 use super::batch::Batch;
 use super::config::ProducerConfig;
 use super::delivery::{Appended, Outcome};
+use super::numbering::Identity;
 use super::trouble::Troubles;
 use crate::client::backoff::Backoff;
 use crate::client::connection::Connection;
 use crate::client::error::{Error, reason};
 use crate::client::position::offset_from_wire;
 use crate::proto;
-use crate::types::TopicName;
+use crate::types::{ProducerId, TopicName};
 
 /// The first delay before something is tried again.
 pub(super) const RETRY_INITIAL: Duration = Duration::from_millis(50);
@@ -55,12 +56,12 @@ pub(super) struct Sender {
     connection: Connection,
     config: ProducerConfig,
     stream: Option<Stream>,
-    /// By request id, which is the batch's sequence.
+    /// By request id, which is the batch's number.
     in_flight: BTreeMap<u64, Batch>,
     backoff: Backoff,
-    /// After a failure: the stream is not opened again before.
+    /// After a failure: neither the producer id nor the stream is asked for again before.
     reopen_at: Option<Instant>,
-    /// Why the stream could not be opened.
+    /// Why the last such request failed.
     open_error: Option<Error>,
 }
 
@@ -88,8 +89,12 @@ impl Sender {
     pub(super) async fn run(mut self) {
         loop {
             self.expire(Instant::now());
-            if self.stream.is_none() && self.wants_stream(Instant::now()) {
-                self.open().await;
+            if self.wants_to_send(Instant::now()) {
+                if self.shared.accumulator.lock().lacks_identity() {
+                    self.introduce().await;
+                } else if self.stream.is_none() {
+                    self.open().await;
+                }
             }
             self.dispatch(Instant::now());
             let deadline = self.next_deadline();
@@ -101,9 +106,21 @@ impl Sender {
         }
     }
 
-    fn wants_stream(&self, now: Instant) -> bool {
+    fn wants_to_send(&self, now: Instant) -> bool {
         self.reopen_at.is_none_or(|at| at <= now)
             && self.shared.accumulator.lock().next_ready().is_some_and(|at| at <= now)
+    }
+
+    /// Gets a producer id. If the answer is lost, so is an id: there are enough.
+    async fn introduce(&mut self) {
+        let answer = self.connection.log().init_producer(proto::InitProducerRequest {}).await;
+        match self.connection.answer(answer).and_then(identity) {
+            Ok(identity) => {
+                self.open_error = None;
+                self.shared.accumulator.lock().set_identity(identity);
+            }
+            Err(error) => self.not_opened(error),
+        }
     }
 
     /// Opens the stream. No batch is handed over before the broker has answered, so that a failure here leaves none
@@ -117,27 +134,21 @@ impl Sender {
                 self.stream = Some(Stream { requests: Some(requests), answers });
                 self.open_error = None;
             }
-            Err(error) if error.is_retriable() => {
-                self.reopen_at = Some(Instant::now() + self.backoff.next_delay(error.retry_after()));
-                self.shared.troubles.failed(&error, Instant::now());
-                self.open_error = Some(error);
-            }
-            Err(error) => self.refuse_ready(&error),
+            Err(error) => self.not_opened(error),
         }
     }
 
-    /// Fails what is ready to be sent.
-    fn refuse_ready(&self, error: &Error) {
-        let refused = {
-            let mut accumulator = self.shared.accumulator.lock();
-            let refused = accumulator.take_ready(usize::MAX, Instant::now());
-            for batch in &refused {
-                accumulator.landed(batch);
+    /// Tries again later, or fails what is ready to be sent.
+    fn not_opened(&mut self, error: Error) {
+        if error.is_retriable() {
+            self.reopen_at = Some(Instant::now() + self.backoff.next_delay(error.retry_after()));
+            self.shared.troubles.failed(&error, Instant::now());
+            self.open_error = Some(error);
+        } else {
+            let refused = self.shared.accumulator.lock().take_refused(Instant::now());
+            for batch in refused {
+                self.fail(batch, error.clone());
             }
-            refused
-        };
-        for batch in refused {
-            self.shared.settle(batch, Err(error.clone()));
         }
     }
 
@@ -159,7 +170,7 @@ impl Sender {
                     }
                 };
                 let request = proto::ProduceStreamRequest {
-                    request_id: batch.sequence,
+                    request_id: batch.number,
                     request: Some(proto::ProduceRequest {
                         topic: batch.target.topic.as_str().to_owned(),
                         partition: Some(batch.target.partition.get()),
@@ -169,10 +180,11 @@ impl Sender {
                 };
                 ended = ended || requests.try_send(request).is_err();
                 if ended {
-                    // It never left.
+                    // This time it has not left.
                     self.shared.accumulator.lock().requeue(batch, now);
                 } else {
-                    self.in_flight.insert(batch.sequence, batch);
+                    batch.sent = true;
+                    self.in_flight.insert(batch.number, batch);
                 }
             }
             if ended && let Some(stream) = &mut self.stream {
@@ -201,8 +213,11 @@ impl Sender {
     fn on_outcome(&self, batch: Batch, outcome: Outcome) {
         match outcome {
             Ok(appended) => {
-                self.shared.accumulator.lock().landed(&batch);
+                self.shared.accumulator.lock().appended(&batch);
                 self.shared.settle(batch, Ok(appended));
+            }
+            Err(error) if self.config.idempotence && error.reason() == reason::OUT_OF_ORDER_SEQUENCE => {
+                self.out_of_order(batch);
             }
             Err(error) if error.is_safe_to_retry() => self.retry(batch, error),
             Err(error) => self.give_up(batch, error),
@@ -211,24 +226,33 @@ impl Sender {
 
     /// Queues a batch again; should it be too old by then, it expires there.
     fn retry(&self, mut batch: Batch, error: Error) {
-        let delay = Backoff::new(RETRY_INITIAL, RETRY_MAX).delay_after(batch.attempts);
-        let delay = delay.max(error.retry_after().unwrap_or_default());
-        batch.attempts = batch.attempts.saturating_add(1);
+        let not_before = Instant::now() + delay(&mut batch).max(error.retry_after().unwrap_or_default());
         self.shared.troubles.failed(&error, Instant::now());
         batch.last_error = Some(error);
-        self.shared.accumulator.lock().requeue(batch, Instant::now() + delay);
+        self.shared.accumulator.lock().requeue(batch, not_before);
     }
 
-    fn give_up(&self, batch: Batch, error: Error) {
+    /// Queues a batch again, which failed since one before it had. That one has the trouble to tell of.
+    fn out_of_order(&self, mut batch: Batch) {
+        let not_before = Instant::now() + delay(&mut batch);
+        self.shared.accumulator.lock().out_of_order(batch, not_before);
+    }
+
+    fn give_up(&self, mut batch: Batch, error: Error) {
         {
             let mut accumulator = self.shared.accumulator.lock();
-            accumulator.landed(&batch);
+            accumulator.given_up(&mut batch);
             // Then the topic is not as it was thought to be: it is looked at before the next record.
             let stale = [reason::UNKNOWN_TOPIC, reason::UNKNOWN_PARTITION, reason::MESSAGE_TOO_LARGE];
             if stale.contains(&error.reason()) {
                 accumulator.trust_topic(&batch.target.topic, Instant::now());
             }
         }
+        self.fail(batch, error);
+    }
+
+    fn fail(&self, batch: Batch, error: Error) {
+        let error = batch.failure(error);
         self.shared.settle(batch, Err(error));
     }
 
@@ -242,10 +266,11 @@ impl Sender {
         } else {
             Error::lost(self.connection.url(), &error.to_string())
         };
-        for (_, batch) in std::mem::take(&mut self.in_flight) {
+        for (_, mut batch) in std::mem::take(&mut self.in_flight) {
             if error.reason() == reason::SHUTTING_DOWN {
                 self.retry(batch, error.clone());
-            } else if self.config.retry_unknown {
+            } else if self.config.idempotence {
+                batch.unanswered = Some(unknown.clone());
                 self.retry(batch, unknown.clone());
             } else {
                 self.give_up(batch, unknown.clone());
@@ -255,16 +280,16 @@ impl Sender {
 
     /// Gives up what has waited too long, here or at the broker.
     fn expire(&mut self, now: Instant) {
-        let expired = self.shared.accumulator.lock().take_expired(now);
-        for mut batch in expired {
-            let error = batch.last_error.take().or_else(|| self.open_error.clone());
-            let error =
-                error.unwrap_or_else(|| expired_error(&batch.target.topic, self.config.delivery_timeout));
-            self.shared.settle(batch, Err(error));
-        }
         if self.oldest_in_flight().is_some_and(|created| created + self.config.delivery_timeout <= now) {
             let message = format!("the broker at {} did not answer in time", self.connection.url());
             self.on_broken(&Error::new(Code::DeadlineExceeded, reason::TIMEOUT, message));
+        }
+        let hopeless = self.shared.accumulator.lock().take_hopeless(now);
+        for mut batch in hopeless {
+            let error = batch.last_error.take().or_else(|| self.open_error.clone());
+            let error =
+                error.unwrap_or_else(|| expired_error(&batch.target.topic, self.config.delivery_timeout));
+            self.fail(batch, error);
         }
     }
 
@@ -283,7 +308,9 @@ impl Sender {
             {
                 None
             }
-            (None, Some(reopen_at)) => accumulator.next_ready().map(|at| at.max(reopen_at)),
+            (stream, Some(reopen_at)) if stream.is_none() || accumulator.lacks_identity() => {
+                accumulator.next_ready().map(|at| at.max(reopen_at))
+            }
             _ => accumulator.next_ready(),
         };
         [expiry, expiry_in_flight, ready].into_iter().flatten().min()
@@ -312,25 +339,39 @@ async fn sleep_until(deadline: Option<Instant>) {
     }
 }
 
+/// How long a batch waits after it was sent in vain once more.
+fn delay(batch: &mut Batch) -> Duration {
+    let delay = Backoff::new(RETRY_INITIAL, RETRY_MAX).delay_after(batch.attempts);
+    batch.attempts = batch.attempts.saturating_add(1);
+    delay
+}
+
+fn identity(answer: proto::InitProducerResponse) -> Result<Identity, Error> {
+    let producer_id = ProducerId::new(answer.producer_id);
+    let epoch = i16::try_from(answer.producer_epoch).ok().filter(|epoch| *epoch >= 0);
+    let identity = producer_id.zip(epoch).map(|(producer_id, epoch)| Identity { producer_id, epoch });
+    identity.ok_or_else(|| Error::unexpected(format!("the broker answered with no producer id: {answer:?}")))
+}
+
 /// What the answer says about the one partition of the request.
 fn outcome(answer: proto::ProduceStreamResponse) -> Outcome {
     use proto::produce_stream_response::Outcome as Answer;
     match answer.outcome {
-        Some(Answer::Response(response)) => appended(response).map(|(_, appended)| appended),
+        Some(Answer::Response(response)) => appended(response),
         Some(Answer::Error(error)) => Err(Error::from_proto(error)),
         None => Err(Error::unexpected("the broker answered a produce with nothing")),
     }
 }
 
-/// The result of a produce to one partition: which one, and where.
-pub(super) fn appended(response: proto::ProduceResponse) -> Result<(i32, Appended), Error> {
+/// Where the one batch of a produce lies: a repeated one where it was appended before.
+fn appended(response: proto::ProduceResponse) -> Outcome {
     let result = response.results.into_iter().next();
     let result = result.ok_or_else(|| Error::unexpected("the broker answered a produce without a result"))?;
     if let Some(error) = result.error {
         return Err(Error::from_proto(error));
     }
     let base_offset = offset_from_wire(result.base_offset)?;
-    Ok((result.partition, Appended { base_offset, log_append_time_ms: result.log_append_time_ms }))
+    Ok(Appended { base_offset, log_append_time_ms: result.log_append_time_ms })
 }
 
 fn expired_error(topic: &TopicName, delivery_timeout: Duration) -> Error {

@@ -152,9 +152,21 @@ fn counts_that_agree_with_each_other_must_agree_with_the_records() {
 }
 
 #[test]
-fn a_producer_id_is_not_supported_yet() {
-    let refused = refusal_with::<{ at::PRODUCER_ID }, _>(9_i64.to_be_bytes());
-    assert_eq!(refused, UnsupportedBatch::ProducerId { producer_id: 9 }.into());
+fn a_producer_has_an_epoch_and_numbers_its_records() {
+    let stamped = |producer_id: i64, producer_epoch: i16, base_sequence: i32| {
+        let mut batch = build(Codec::None, &one_record());
+        forge::<{ at::PRODUCER_ID }, _>(&mut batch, producer_id.to_be_bytes());
+        forge::<{ at::PRODUCER_EPOCH }, _>(&mut batch, producer_epoch.to_be_bytes());
+        forge::<{ at::BASE_SEQUENCE }, _>(&mut batch, base_sequence.to_be_bytes());
+        batch
+    };
+    assert!(validate(&stamped(0, 0, 0), &lenient()).is_ok());
+    assert!(validate(&stamped(i64::MAX, i16::MAX, i32::MAX), &lenient()).is_ok());
+    for (producer_id, producer_epoch, base_sequence) in [(9, -1, 0), (9, 0, -1), (-2, 0, 0)] {
+        let refused = refusal(&stamped(producer_id, producer_epoch, base_sequence));
+        let expected = InvalidBatch::Producer { producer_id, producer_epoch, base_sequence };
+        assert_eq!(refused, expected.into());
+    }
 }
 
 #[test]

@@ -98,6 +98,28 @@ fn an_old_segment_is_rolled_by_the_next_append() {
 }
 
 #[test]
+fn a_wall_clock_that_jumps_rolls_once_and_refuses_nothing() {
+    const DAY_MS: i64 = 86_400_000;
+    let mut fixture = Fixture::new();
+    fixture.spec.config.segment_ms = 1000;
+    let open = fixture.create();
+    open.fill(1, 10);
+    fixture.clock.jump(365 * DAY_MS);
+    open.fill(1, 10);
+    open.fill(1, 10);
+    assert_eq!(fixture.files("log").len(), 2, "forward: the segment looks old, once");
+    fixture.clock.jump(-365 * DAY_MS);
+    open.fill(1, 10);
+    fixture.clock.advance(1000);
+    open.fill(1, 10);
+    assert_eq!(fixture.files("log").len(), 2, "back: it looks young");
+    fixture.clock.advance(1);
+    open.fill(1, 10);
+    assert_eq!(fixture.files("log").len(), 3, "and is as old from then on as it is");
+    open.assert_numbered(0, 60);
+}
+
+#[test]
 fn a_full_index_rolls_the_segment() {
     let mut fixture = Fixture::new();
     fixture.config.index_interval_bytes = 1 << 10;
@@ -213,7 +235,7 @@ fn a_deleted_log_is_closed_and_its_directory_goes() {
     let fixture = Fixture::new();
     let open = fixture.create();
     open.fill(10, 100);
-    open.store.delete_logs(std::slice::from_ref(&open.log)).unwrap();
+    open.store.delete_logs(std::slice::from_ref(&open.log), &[]).unwrap();
     assert!(!fixture.log_dir().exists());
     assert!(matches!(open.append(batch(0, 1, 1)), Err(AppendError::Closed)));
     assert!(matches!(open.log.read(Offset::ZERO, 1), Err(ReadError::Closed)));

@@ -1,134 +1,26 @@
 //! A disk that fails: what was acknowledged stays, what was not is taken back, and the log says what it can do.
 
 use std::path::PathBuf;
-use std::sync::atomic::AtomicU64;
 
-use super::super::fs::{DirEntry, LockOutcome, OpenHow};
+use super::hook_fs::{Step, hooked};
 use super::*;
 
-/// The real file system, with switches.
-#[derive(Debug, Default)]
-struct Switches {
-    /// Writes to log files fail after so many bytes more; `u64::MAX`: never.
-    log_room_bytes: AtomicU64,
-    fail_log_sync: AtomicBool,
-    fail_create: AtomicBool,
-    fail_cut: AtomicBool,
-}
-
-#[derive(Debug, Clone)]
-struct FaultyFs(Arc<Switches>);
-
-#[derive(Debug)]
-struct FaultyFile {
-    file: Arc<dyn FsFile>,
-    is_log: bool,
-    switches: Arc<Switches>,
-}
-
-impl Fs for FaultyFs {
-    fn open(&self, path: &Path, how: OpenHow) -> io::Result<Arc<dyn FsFile>> {
-        let is_log = path.extension().is_some_and(|extension| extension == "log");
-        if is_log && !path.exists() && self.0.fail_create.load(Ordering::Relaxed) {
-            return Err(io::ErrorKind::StorageFull.into());
-        }
-        let file = RealFs.open(path, how)?;
-        Ok(Arc::new(FaultyFile { file, is_log, switches: Arc::clone(&self.0) }))
-    }
-    fn create_dir(&self, path: &Path) -> io::Result<()> {
-        RealFs.create_dir(path)
-    }
-    fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
-        RealFs.list(dir)
-    }
-    fn file_len(&self, path: &Path) -> io::Result<Option<u64>> {
-        RealFs.file_len(path)
-    }
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        RealFs.rename(from, to)
-    }
-    fn remove_file(&self, path: &Path) -> io::Result<()> {
-        RealFs.remove_file(path)
-    }
-    fn remove_dir(&self, path: &Path) -> io::Result<()> {
-        RealFs.remove_dir(path)
-    }
-    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        RealFs.sync_dir(dir)
-    }
-    fn can_sync_file_system(&self, _dir: &Path) -> bool {
-        false
-    }
-    fn lock(&self, path: &Path, content: &str) -> io::Result<LockOutcome> {
-        RealFs.lock(path, content)
-    }
-    fn lock_as_is(&self, path: &Path) -> io::Result<LockOutcome> {
-        RealFs.lock_as_is(path)
-    }
-}
-
-impl FsFile for FaultyFile {
-    fn len(&self) -> io::Result<u64> {
-        self.file.len()
-    }
-    fn read_exact_at(&self, buf: &mut [u8], position: u64) -> io::Result<()> {
-        self.file.read_exact_at(buf, position)
-    }
-    fn write_all_at(&self, bufs: &[&[u8]], position: u64) -> io::Result<()> {
-        if !self.is_log {
-            return self.file.write_all_at(bufs, position);
-        }
-        let bytes = bufs.concat();
-        let room = self.switches.log_room_bytes.load(Ordering::Relaxed);
-        let fits = room.min(bytes.len() as u64);
-        self.file.write_all_at(&[&bytes[..fits as usize]], position)?;
-        if fits < bytes.len() as u64 {
-            return Err(io::ErrorKind::StorageFull.into());
-        }
-        self.switches.log_room_bytes.fetch_sub(fits, Ordering::Relaxed);
-        Ok(())
-    }
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        if self.is_log && self.switches.fail_cut.load(Ordering::Relaxed) {
-            return Err(io::Error::other("cannot cut"));
-        }
-        self.file.set_len(len)
-    }
-    fn sync(&self) -> io::Result<()> {
-        if self.is_log && self.switches.fail_log_sync.load(Ordering::Relaxed) {
-            return Err(io::Error::other("the disk is gone"));
-        }
-        self.file.sync()
-    }
-    fn sync_file_system(&self) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-    fn map(&self, len: u64) -> io::Result<Arc<dyn Map>> {
-        self.file.map(len)
-    }
-}
-
-fn faulty() -> (Fixture, Arc<Switches>) {
-    let switches = Arc::new(Switches { log_room_bytes: AtomicU64::new(u64::MAX), ..Switches::default() });
-    let mut fixture = Fixture::new();
-    fixture.fs = Arc::new(FaultyFs(Arc::clone(&switches)));
-    (fixture, switches)
-}
+const FIRST_LOG: &str = "00000000000000000000.log";
 
 #[test]
 fn a_full_disk_fails_the_append_and_the_log_goes_on_when_there_is_room() {
-    let (fixture, switches) = faulty();
+    let (fixture, fs) = hooked();
     let open = fixture.create();
     open.fill(5, 100);
     // Room for a part of the batch: what is written of it must not survive.
-    switches.log_room_bytes.store(500, Ordering::Relaxed);
+    fs.set_log_room(Some(500));
     for _ in 0..3 {
         let error = open.append(batch(999, 10, 100)).unwrap_err();
         assert!(matches!(error, AppendError::NoSpace { .. }), "{error}");
     }
     open.assert_numbered(0, 50);
     assert_eq!(open.log.status().log_end_offset, Offset::clamped(50));
-    switches.log_room_bytes.store(u64::MAX, Ordering::Relaxed);
+    fs.set_log_room(None);
     open.fill(5, 100);
     open.assert_numbered(0, 100);
     open.crash();
@@ -137,16 +29,16 @@ fn a_full_disk_fails_the_append_and_the_log_goes_on_when_there_is_room() {
 
 #[test]
 fn a_failed_write_is_cut_off_before_the_next_one() {
-    let (fixture, switches) = faulty();
+    let (fixture, fs) = hooked();
     let open = fixture.create();
     open.fill(1, 100);
     let size = batch(0, 10, 100).len() as u64;
     // What is left of the failed write must not be taken for what follows a later, shorter one.
-    switches.log_room_bytes.store(2 * size, Ordering::Relaxed);
+    fs.set_log_room(Some(2 * size));
     let error = open.append(batch(666, 100, 100)).unwrap_err();
     assert!(matches!(error, AppendError::NoSpace { .. }));
-    switches.log_room_bytes.store(u64::MAX, Ordering::Relaxed);
-    let len = std::fs::metadata(fixture.log_dir().join("00000000000000000000.log")).unwrap().len();
+    fs.set_log_room(None);
+    let len = std::fs::metadata(fixture.log_dir().join(FIRST_LOG)).unwrap().len();
     assert_eq!(len, size);
     open.fill(1, 100);
     open.crash();
@@ -155,13 +47,13 @@ fn a_failed_write_is_cut_off_before_the_next_one() {
 
 #[test]
 fn a_failed_write_that_cannot_be_undone_ends_writing() {
-    let (fixture, switches) = faulty();
+    let (fixture, fs) = hooked();
     let open = fixture.create();
     open.fill(5, 100);
-    switches.log_room_bytes.store(100, Ordering::Relaxed);
-    switches.fail_cut.store(true, Ordering::Relaxed);
+    fs.set_log_room(Some(100));
+    fs.fail_log(Step::Cut, io::ErrorKind::Other);
     open.append(batch(0, 10, 100)).unwrap_err();
-    switches.log_room_bytes.store(u64::MAX, Ordering::Relaxed);
+    fs.set_log_room(None);
     assert!(matches!(open.append(batch(0, 10, 100)), Err(AppendError::Sealed { .. })));
     assert!(matches!(open.log.status().state, LogState::ReadOnly { .. }));
     open.assert_numbered(0, 50);
@@ -169,13 +61,13 @@ fn a_failed_write_that_cannot_be_undone_ends_writing() {
 
 #[test]
 fn a_failed_sync_is_final_and_what_was_durable_is_still_read() {
-    let (fixture, switches) = faulty();
+    let (fixture, fs) = hooked();
     let open = fixture.create();
     open.fill(5, 100);
-    switches.fail_log_sync.store(true, Ordering::Relaxed);
+    fs.fail_log(Step::Sync, io::ErrorKind::Other);
     let error = open.append(batch(0, 10, 100)).unwrap_err();
     assert!(matches!(error, AppendError::Sealed { .. }), "{error}");
-    switches.fail_log_sync.store(false, Ordering::Relaxed);
+    fs.heal();
     assert!(
         matches!(open.append(batch(0, 10, 100)), Err(AppendError::Sealed { .. })),
         "never retried as success"
@@ -188,17 +80,17 @@ fn a_failed_sync_is_final_and_what_was_durable_is_still_read() {
 
 #[test]
 fn a_roll_that_finds_no_room_leaves_the_log_as_it_was() {
-    let (mut fixture, switches) = faulty();
+    let (mut fixture, fs) = hooked();
     fixture.spec.config.segment_bytes = 10_000;
     let open = fixture.create();
     open.fill(5, 100);
-    switches.fail_create.store(true, Ordering::Relaxed);
+    fs.fail_log(Step::Create, io::ErrorKind::StorageFull);
     let refused = (0..20).filter(|i| open.append(batch(50 + i * 10, 10, 100)).is_err()).count();
     assert!(refused > 0);
     assert_eq!(fixture.files("log").len(), 1);
     let end = open.log.durable_offset().get();
     open.assert_numbered(0, end);
-    switches.fail_create.store(false, Ordering::Relaxed);
+    fs.heal();
     open.fill(10, 100);
     assert!(fixture.files("log").len() > 1);
     open.assert_numbered(0, end + 100);
@@ -211,4 +103,86 @@ fn a_store_on_a_missing_parent_that_cannot_be_made_says_which() {
     let dir: PathBuf = file.path().join("data");
     let error = Store::open(&dir, &StorageConfig::default(), clock).unwrap_err();
     assert!(error.to_string().contains(&dir.display().to_string()), "{error}");
+}
+
+#[test]
+fn an_append_that_was_refused_does_not_come_back_after_a_power_cut() {
+    let (fixture, fs) = hooked();
+    let open = fixture.create();
+    open.fill(5, 100);
+    let synced = Arc::new(parking_lot::Mutex::new(Vec::new()));
+    let heard = Arc::clone(&synced);
+    let len = move |path: &Path| std::fs::metadata(path).map(|metadata| metadata.len()).unwrap_or_default();
+    let before = len(&fixture.log_dir().join(FIRST_LOG));
+    fs.hook(move |step, path| {
+        if step == Step::Sync && path.ends_with(FIRST_LOG) {
+            heard.lock().push(len(path));
+        }
+        Ok(())
+    });
+    // All of the first batch of the group is written, and a part of the second one.
+    fs.set_log_room(Some(batch(0, 10, 100).len() as u64 + 100));
+    open.append(batch(50, 30, 100)).unwrap_err();
+    assert_eq!(*synced.lock(), [before], "it is cut off on the disk before it is refused");
+    // What wrote nothing needs no sync.
+    fs.set_log_room(Some(0));
+    open.append(batch(50, 30, 100)).unwrap_err();
+    assert_eq!(synced.lock().len(), 1);
+}
+
+#[test]
+fn a_write_error_is_taken_back_and_the_next_append_works() {
+    let (fixture, fs) = hooked();
+    let open = fixture.create();
+    open.fill(5, 100);
+    fs.fail_log(Step::Write, io::ErrorKind::Other);
+    let error = open.append(batch(999, 10, 100)).unwrap_err();
+    assert!(matches!(error, AppendError::Write { .. }), "{error}");
+    assert_eq!(open.log.status().state, LogState::Online);
+    fs.heal();
+    open.fill(5, 100);
+    open.crash();
+    fixture.reopen().assert_numbered(0, 100);
+}
+
+#[test]
+fn when_a_writing_thread_has_died_its_logs_say_so_and_every_append_is_answered() {
+    let (mut fixture, fs) = hooked();
+    fixture.config.writer_threads = 2;
+    let store = fixture.store();
+    store.start().unwrap();
+    let specs: Vec<LogSpec> =
+        PartitionId::all(3).map(|partition| LogSpec { partition, ..fixture.spec.clone() }).collect();
+    // The first and the third one have the same writer.
+    let mut logs = store.create_logs(&specs).unwrap();
+    let (third, second) = (logs.remove(2), logs.remove(1));
+    let open = Open { store, log: logs.remove(0) };
+    open.fill(5, 100);
+    fs.hook(|step, path| {
+        assert!(step != Step::Write || !path.ends_with(Path::new("orders-0").join(FIRST_LOG)), "a bug");
+        Ok(())
+    });
+    let waiting: Vec<_> = (0..50).map(|_| open.send(batch(0, 10, 100))).collect();
+    for outcome in waiting {
+        let outcome = outcome.recv().expect("an answer");
+        assert!(matches!(outcome, Err(AppendError::Sealed { .. })), "{outcome:?}");
+    }
+    fs.heal();
+    for log in [&open.log, &third] {
+        let (sender, outcome) = channel();
+        log.append(Append {
+            batch: batch(0, 10, 100),
+            expected_offset: None,
+            done: Box::new(move |result| drop(sender.send(result))),
+        });
+        assert!(matches!(outcome.recv(), Ok(Err(AppendError::Sealed { .. }))));
+        assert!(matches!(log.status().state, LogState::ReadOnly { .. }));
+    }
+    assert_eq!(open.store.stats().read_only_logs, 2);
+    open.assert_numbered(0, 50);
+    // The other writer's log goes on, and all can be deleted.
+    let other = Open { store: open.store, log: second };
+    other.fill(5, 100);
+    other.store.delete_logs(&[open.log, third], &[]).unwrap();
+    other.close();
 }

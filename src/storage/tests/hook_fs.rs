@@ -1,36 +1,87 @@
-//! The real file system, with a hook before each step: it can fail the step, or hold it while something else happens.
+//! The real file system, with a hook before each step: it can fail the step, or hold it while something else happens. And
+//! with as little room for log files as a test likes.
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::super::fs::{DirEntry, Fs, FsFile, LockOutcome, OpenHow, RealFs};
 use super::super::mmap::Map;
+use super::Fixture;
 
 /// A step, always with the path it is about; of a rename, the new one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Step {
     Open,
+    /// An open that makes a new file; it comes after [`Step::Open`].
+    Create,
+    CreateDir,
+    Write,
+    /// A change of the length.
+    Cut,
     Rename,
+    Remove,
     Sync,
     SyncDir,
 }
 
 type Hook = dyn Fn(Step, &Path) -> io::Result<()> + Send + Sync;
 
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(super) struct HookFs {
     hook: Arc<Mutex<Option<Arc<Hook>>>>,
+    /// So much more can be written to log files.
+    log_room_bytes: Arc<AtomicU64>,
     /// Files that are open, by the ends of their names, and the most there were at a time.
     open: Arc<Mutex<HashMap<OsString, (usize, usize)>>>,
+    /// Whether maps say that they have failed.
+    fail_maps: Arc<AtomicBool>,
+}
+
+impl Default for HookFs {
+    fn default() -> Self {
+        let log_room_bytes = Arc::new(AtomicU64::new(u64::MAX));
+        Self { hook: Arc::default(), log_room_bytes, open: Arc::default(), fail_maps: Arc::default() }
+    }
+}
+
+/// A directory under test, on one of them.
+pub(super) fn hooked() -> (Fixture, HookFs) {
+    let fs = HookFs::default();
+    let mut fixture = Fixture::new();
+    fixture.fs = Arc::new(fs.clone());
+    (fixture, fs)
+}
+
+fn is_log(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "log")
 }
 
 impl HookFs {
+    /// From now on log files can be written so much more; a write is cut short where the room ends. `None`: any.
+    pub(super) fn set_log_room(&self, bytes: Option<u64>) {
+        self.log_room_bytes.store(bytes.unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// From now on this step fails for log files, in place of the hook before.
+    pub(super) fn fail_log(&self, failing: Step, kind: io::ErrorKind) {
+        self.hook(move |step, path| if step == failing && is_log(path) { Err(kind.into()) } else { Ok(()) });
+    }
+
+    /// Nothing fails any more.
+    pub(super) fn heal(&self) {
+        *self.hook.lock() = None;
+        self.set_log_room(None);
+    }
+
     /// From now on; in place of the one before.
     pub(super) fn hook(&self, hook: impl Fn(Step, &Path) -> io::Result<()> + Send + Sync + 'static) {
         *self.hook.lock() = Some(Arc::new(hook));
@@ -39,6 +90,11 @@ impl HookFs {
     /// How many files of this kind were open at a time, at most.
     pub(super) fn most_open(&self, extension: &str) -> usize {
         self.open.lock().get(OsStr::new(extension)).map_or(0, |(_, most)| *most)
+    }
+
+    /// From now on, all maps say that they have failed, or those that have not do not.
+    pub(super) fn fail_maps(&self, fail: bool) {
+        self.fail_maps.store(fail, Ordering::Relaxed);
     }
 
     fn step(&self, step: Step, path: &Path) -> io::Result<()> {
@@ -84,10 +140,14 @@ impl Drop for HookFile {
 impl Fs for HookFs {
     fn open(&self, path: &Path, how: OpenHow) -> io::Result<Arc<dyn FsFile>> {
         self.step(Step::Open, path)?;
+        if how != OpenHow::Read && !path.exists() {
+            self.step(Step::Create, path)?;
+        }
         let file = RealFs.open(path, how)?;
         Ok(Arc::new(HookFile::new(file, path, self.clone())))
     }
     fn create_dir(&self, path: &Path) -> io::Result<()> {
+        self.step(Step::CreateDir, path)?;
         RealFs.create_dir(path)
     }
     fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
@@ -101,9 +161,11 @@ impl Fs for HookFs {
         RealFs.rename(from, to)
     }
     fn remove_file(&self, path: &Path) -> io::Result<()> {
+        self.step(Step::Remove, path)?;
         RealFs.remove_file(path)
     }
     fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        self.step(Step::Remove, path)?;
         RealFs.remove_dir(path)
     }
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
@@ -129,10 +191,27 @@ impl FsFile for HookFile {
         self.file.read_exact_at(buf, position)
     }
     fn write_all_at(&self, bufs: &[&[u8]], position: u64) -> io::Result<()> {
-        self.file.write_all_at(bufs, position)
+        self.fs.step(Step::Write, &self.path)?;
+        if !is_log(&self.path) {
+            return self.file.write_all_at(bufs, position);
+        }
+        let bytes = bufs.concat();
+        let room = self.fs.log_room_bytes.load(Ordering::Relaxed);
+        let fits = room.min(bytes.len() as u64);
+        self.file.write_all_at(&[&bytes[..fits as usize]], position)?;
+        if fits < bytes.len() as u64 {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        self.fs.log_room_bytes.fetch_sub(fits, Ordering::Relaxed);
+        Ok(())
     }
     fn set_len(&self, len: u64) -> io::Result<()> {
+        self.fs.step(Step::Cut, &self.path)?;
         self.file.set_len(len)
+    }
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        self.fs.step(Step::Write, &self.path)?;
+        self.file.allocate(len)
     }
     fn sync(&self) -> io::Result<()> {
         self.fs.step(Step::Sync, &self.path)?;
@@ -142,6 +221,24 @@ impl FsFile for HookFile {
         Err(io::ErrorKind::Unsupported.into())
     }
     fn map(&self, len: u64) -> io::Result<Arc<dyn Map>> {
-        self.file.map(len)
+        Ok(Arc::new(HookMap { map: self.file.map(len)?, fail: Arc::clone(&self.fs.fail_maps) }))
+    }
+}
+
+#[derive(Debug)]
+struct HookMap {
+    map: Arc<dyn Map>,
+    fail: Arc<AtomicBool>,
+}
+
+impl Map for HookMap {
+    fn len(&self) -> u64 {
+        self.map.len()
+    }
+    fn slice(self: Arc<Self>, range: Range<u64>) -> io::Result<Bytes> {
+        Arc::clone(&self.map).slice(range)
+    }
+    fn has_failed(&self) -> bool {
+        self.fail.load(Ordering::Relaxed) || self.map.has_failed()
     }
 }

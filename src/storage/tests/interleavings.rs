@@ -4,18 +4,11 @@ use std::io;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use super::hook_fs::{HookFs, Step};
+use super::hook_fs::{Step, hooked};
 use super::*;
 
 /// What a step waits at most for something that must not happen meanwhile.
 const HOLD: Duration = Duration::from_millis(500);
-
-fn hooked() -> (Fixture, HookFs) {
-    let fs = HookFs::default();
-    let mut fixture = Fixture::new();
-    fixture.fs = Arc::new(fs.clone());
-    (fixture, fs)
-}
 
 #[test]
 fn upkeep_of_a_deleted_log_does_not_touch_the_next_one_of_its_name() {
@@ -38,7 +31,7 @@ fn upkeep_of_a_deleted_log_does_not_touch_the_next_one_of_its_name() {
     let (done, deleted) = channel();
     open.log.delete_records(Offset::clamped(900), Box::new(move |result| drop(done.send(result))));
     is_reached.recv().unwrap();
-    open.store.delete_logs(std::slice::from_ref(&open.log)).unwrap();
+    open.store.delete_logs(std::slice::from_ref(&open.log), &[]).unwrap();
     fixture.spec.topic_id = TopicId::from_bytes([8; 16]);
     fixture.spec.config.segment_bytes = 1 << 30;
     let log = open.store.create_logs(std::slice::from_ref(&fixture.spec)).unwrap().remove(0);
@@ -179,7 +172,7 @@ fn a_checkpoint_of_many_logs_needs_few_descriptors() {
         for _ in 0..3 {
             let sender = sender.clone();
             let done: AppendDone = Box::new(move |result| drop(sender.send(result)));
-            log.append(Append { batch: batch(0, 10, 100), done });
+            log.append(Append { batch: batch(0, 10, 100), expected_offset: None, done });
         }
     }
     drop(sender);

@@ -1,12 +1,20 @@
 //! The storage layer as its callers see it, on a real directory and on one that fails.
 
 mod append_and_read;
+mod descriptors;
+mod every_step;
 mod faults;
 mod hook_fs;
+mod idempotence;
+mod indexes;
 mod interleavings;
+mod producers;
 mod recovery;
-mod sim_fs;
+mod rot;
+pub(crate) mod sim_fs;
+mod sim_producer;
 mod simulation;
+mod vanished;
 mod verify;
 
 use std::io;
@@ -22,7 +30,7 @@ use super::mmap::Map;
 use super::*;
 use crate::clock::{Clock, ManualClock};
 use crate::config::StorageConfig;
-use crate::record::{self, BatchBuilder, BatchOptions};
+use crate::record::{self, BatchBuilder, BatchOptions, ProducerStamp};
 use crate::types::{Offset, PartitionId, TopicId, TopicName};
 
 /// When the tests take place.
@@ -51,6 +59,9 @@ impl FsFile for FailsOnce {
     fn set_len(&self, _len: u64) -> io::Result<()> {
         Ok(())
     }
+    fn allocate(&self, _len: u64) -> io::Result<()> {
+        Ok(())
+    }
     fn sync(&self) -> io::Result<()> {
         self.fail_once()
     }
@@ -71,6 +82,22 @@ pub(super) struct Fixture {
     pub(super) spec: LogSpec,
 }
 
+/// A record's offset and number.
+pub(super) type Numbered = (i64, u64);
+/// The first and the last offset of a range that is told as lost.
+pub(super) type LostRange = (i64, i64);
+
+/// The log file of the first segment.
+pub(super) const FIRST: &str = "00000000000000000000.log";
+
+/// Changes a file of the log's directory.
+pub(super) fn change(fixture: &Fixture, name: &str, change: impl FnOnce(&mut Vec<u8>)) {
+    let path = fixture.log_dir().join(name);
+    let mut bytes = std::fs::read(&path).unwrap();
+    change(&mut bytes);
+    std::fs::write(path, bytes).unwrap();
+}
+
 /// An open store with one log.
 pub(super) struct Open {
     pub(super) store: Store,
@@ -82,7 +109,7 @@ impl Fixture {
         Self {
             dir: tempfile::tempdir().unwrap(),
             clock: Arc::new(ManualClock::at(NOW_MS)),
-            config: StorageConfig::default(),
+            config: StorageConfig { reserve_bytes: 64 << 10, ..StorageConfig::default() },
             fs: Arc::new(RealFs),
             spec: LogSpec {
                 topic: TopicName::parse("orders").unwrap(),
@@ -93,6 +120,7 @@ impl Fixture {
                     segment_bytes: 1 << 30,
                     segment_ms: 7 * 86_400_000,
                 },
+                uses_reserve: false,
             },
         }
     }
@@ -139,6 +167,19 @@ impl Fixture {
     }
 }
 
+/// Ten numbered records of producer 7, as the offsets have it if there is nobody else: from sequence `tag` on.
+pub(super) fn stamped(epoch: i16, tag: i32, value_bytes: usize) -> BytesMut {
+    let mut builder = BatchBuilder::new(BatchOptions::default());
+    for i in 0..10 {
+        let mut value = (tag + i).unsigned_abs().to_be_bytes().to_vec();
+        value.splice(0..0, [0; 4]);
+        value.resize(value_bytes.max(8), 0);
+        builder.push(NOW_MS, None, Some(&value), []);
+    }
+    builder.set_producer(ProducerStamp { producer_id: 7, producer_epoch: epoch, base_sequence: tag });
+    builder.build().unwrap()
+}
+
 /// A batch of `count` records with values of `value_bytes`, numbered from `tag`.
 pub(super) fn batch(tag: u64, count: u32, value_bytes: usize) -> BytesMut {
     batch_at(NOW_MS, tag, count, value_bytes)
@@ -156,8 +197,18 @@ pub(super) fn batch_at(timestamp_ms: i64, tag: u64, count: u32, value_bytes: usi
 
 impl Open {
     pub(super) fn send(&self, batch: BytesMut) -> Receiver<Result<Appended, AppendError>> {
+        self.send_expecting(batch, None)
+    }
+
+    /// Sends a batch that is to get just this offset.
+    pub(super) fn send_expecting(
+        &self,
+        batch: BytesMut,
+        expected_offset: Option<Offset>,
+    ) -> Receiver<Result<Appended, AppendError>> {
         let (sender, outcome) = channel();
-        self.log.append(Append { batch, done: Box::new(move |result| drop(sender.send(result))) });
+        let done = Box::new(move |result| drop(sender.send(result)));
+        self.log.append(Append { batch, expected_offset, done });
         outcome
     }
 
@@ -175,13 +226,29 @@ impl Open {
         }
     }
 
-    /// Reads everything from `from` on, from the files alone if `cold`; returns the offset and number of each record.
+    /// Reads everything from `from` on; returns the offset and number of each record.
     pub(super) fn read_all(&self, from: i64) -> Vec<(i64, u64)> {
+        let (records, lost) = self.read_around(from);
+        assert_eq!(lost, [], "nothing is lost");
+        records
+    }
+
+    /// The same, going on behind what is lost; returns also the first and last offset of each loss.
+    pub(super) fn read_around(&self, from: i64) -> (Vec<Numbered>, Vec<LostRange>) {
         let mut next = Offset::clamped(from);
-        let mut records = Vec::new();
+        let (mut records, mut lost) = (Vec::new(), Vec::new());
         let mut scratch = Vec::new();
         while next < self.log.durable_offset() {
-            let read = self.log.read(next, 10_000).unwrap();
+            let read = match self.log.read(next, 10_000) {
+                Ok(read) => read,
+                Err(ReadError::DataLoss { first, last, .. }) => {
+                    assert!(first <= next && next <= last, "{first} to {last} does not hold {next}");
+                    lost.push((first.get(), last.get()));
+                    next = last.plus(1);
+                    continue;
+                }
+                Err(error) => panic!("at {next}: {error}"),
+            };
             assert!(read.next_offset > next, "a read goes on");
             next = read.next_offset;
             for chunk in &read.chunks {
@@ -198,7 +265,17 @@ impl Open {
                 }
             }
         }
-        records
+        (records, lost)
+    }
+
+    /// Every record before `end` has its own offset as its number, but for those in `lost`, which are told as lost.
+    pub(super) fn assert_lost(&self, end: i64, lost: &[(i64, i64)]) {
+        let is_lost = |offset: i64| lost.iter().any(|(first, last)| (*first..=*last).contains(&offset));
+        let expected: Vec<(i64, u64)> = (0..end).filter(|i| !is_lost(*i)).map(|i| (i, i as u64)).collect();
+        let (records, told) = self.read_around(0);
+        assert_eq!(told, lost);
+        assert!(records == expected, "what is not lost is what was appended");
+        assert_eq!(self.log.durable_offset().get(), end);
     }
 
     /// Every record has its own offset as its number, from `from` to the end.
@@ -228,6 +305,15 @@ impl Open {
     /// As a crash of the process would leave it.
     pub(super) fn crash(self) {
         drop(self);
+    }
+
+    /// An orderly end, or a crash.
+    pub(super) fn end(self, is_orderly: bool) {
+        if is_orderly {
+            self.close();
+        } else {
+            self.crash();
+        }
     }
 
     /// Waits until the upkeep thread has done what it was asked before.

@@ -1,6 +1,9 @@
 //! A simulated file system that forgets, as a disk does at a power cut, whatever was not synced: each page and each name
 //! on its own, in any combination. Everything it decides comes from its seed, and everything it is asked goes into a
 //! trace, so that a run can be told from another.
+//!
+//! What changes the disk is counted: one such operation, or all from one on, can be made to fail, or the power be cut right
+//! before it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -20,13 +23,15 @@ const SECTOR_BYTES: usize = 512;
 /// What is dirty or clean as a whole.
 const PAGE_BYTES: usize = 4096;
 
-/// How the disk lies; for showing that the tests notice.
+/// What is not as it is said to be; for showing that the tests notice.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Lies {
+pub(crate) struct Lies {
     /// A sync of a file does nothing.
     pub(super) file_sync: bool,
     /// A sync of a directory does nothing.
     pub(super) dir_sync: bool,
+    /// The log acknowledges before it syncs. The log's lie, not the disk's: whoever sets up the log makes it true.
+    pub(super) early_ack: bool,
 }
 
 /// How often calls fail, in thousandths.
@@ -38,13 +43,44 @@ pub(super) struct Faults {
     pub(super) rename: u32,
 }
 
+/// What happens at an operation of a given number, counted from when it was planned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Event {
+    /// It finds no room, if it takes some.
+    NoRoom(u64),
+    /// As from that one on all do that take some.
+    NoRoomFrom(u64),
+    /// It fails.
+    Broken(u64),
+    /// It does not happen, nor does any after it: the power is cut.
+    PowerCut(u64),
+}
+
+/// What a power cut leaves of what was not synced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kept {
+    Nothing,
+    Everything,
+    /// Any part, at random.
+    Some,
+}
+
+/// What an operation does to the disk, as far as it matters for [`Event`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Op {
+    /// It takes room.
+    Take,
+    /// It does not.
+    Other,
+}
+
 /// The disk. Shared by the [`SimFs`] of one boot after the other.
 #[derive(Debug, Clone)]
-pub(super) struct Disk(Arc<Mutex<State>>);
+pub(crate) struct Disk(Arc<Mutex<State>>);
 
 /// The file system as one boot of the machine sees it; dead once the next one begins.
 #[derive(Debug, Clone)]
-pub(super) struct SimFs {
+pub(crate) struct SimFs {
     disk: Disk,
     boot: u64,
 }
@@ -56,8 +92,11 @@ struct State {
     boot: u64,
     lies: Lies,
     faults: Faults,
-    /// Bytes that log files may still grow by; `None`: any.
+    /// Bytes that files may still grow by; `None`: any.
     room_bytes: Option<u64>,
+    /// What is planned, and how many operations there have been since.
+    plan: Option<Event>,
+    operations: u64,
     files: Vec<File>,
     dirs: Vec<Dir>,
     /// Changes of names that no directory sync has made durable, in order.
@@ -75,6 +114,18 @@ struct File {
 }
 
 impl File {
+    /// What is dirty gets to the disk.
+    fn write_back(&mut self) {
+        let Self { now, durable, forgotten } = self;
+        durable.resize(now.len(), 0);
+        for (page, content) in now.chunks(PAGE_BYTES).enumerate() {
+            if !forgotten.contains(&page) {
+                let start = page * PAGE_BYTES;
+                durable[start..start + content.len()].copy_from_slice(content);
+            }
+        }
+    }
+
     /// A sync has failed: what is dirty is clean from now on.
     fn forget(&mut self) {
         for (page, content) in self.now.chunks(PAGE_BYTES).enumerate() {
@@ -113,7 +164,7 @@ impl Change {
 }
 
 impl Disk {
-    pub(super) fn new(seed: u64, lies: Lies) -> Self {
+    pub(crate) fn new(seed: u64, lies: Lies) -> Self {
         Self(Arc::new(Mutex::new(State {
             random: fastrand::Rng::with_seed(seed),
             trace: DefaultHasher::new(),
@@ -121,6 +172,8 @@ impl Disk {
             lies,
             faults: Faults::default(),
             room_bytes: None,
+            plan: None,
+            operations: 0,
             files: Vec::new(),
             dirs: vec![Dir::default()],
             pending: Vec::new(),
@@ -132,12 +185,22 @@ impl Disk {
         self.0.lock().faults = faults;
     }
 
-    pub(super) fn set_room(&self, room_bytes: Option<u64>) {
+    pub(crate) fn set_room(&self, room_bytes: Option<u64>) {
         self.0.lock().room_bytes = room_bytes;
     }
 
+    /// Plans an event, in place of the one before; `None`: nothing more happens. Returns whether the one before has come.
+    pub(crate) fn plan(&self, event: Option<Event>) -> bool {
+        let mut state = self.0.lock();
+        let at = match std::mem::replace(&mut state.plan, event) {
+            None => u64::MAX,
+            Some(Event::NoRoom(at) | Event::NoRoomFrom(at) | Event::Broken(at) | Event::PowerCut(at)) => at,
+        };
+        std::mem::take(&mut state.operations) > at
+    }
+
     /// The machine runs; whatever ran before is gone, with what the page cache holds still there.
-    pub(super) fn boot(&self) -> SimFs {
+    pub(crate) fn boot(&self) -> SimFs {
         let mut state = self.0.lock();
         state.boot += 1;
         state.locked.clear();
@@ -146,11 +209,21 @@ impl Disk {
 
     /// The power is cut: of what was not synced, any part may be there, page by page and name by name.
     pub(super) fn cut_power(&self) {
+        self.cut_power_keeping(Kept::Some);
+    }
+
+    /// The power is cut: of what was not synced, this is there.
+    pub(crate) fn cut_power_keeping(&self, kept: Kept) {
         let mut guard = self.0.lock();
         let state = &mut *guard;
         state.boot += 1;
         for change in std::mem::take(&mut state.pending) {
-            if state.random.bool() {
+            let is_kept = match kept {
+                Kept::Nothing => false,
+                Kept::Everything => true,
+                Kept::Some => state.random.bool(),
+            };
+            if is_kept {
                 apply(&mut state.dirs, &change, |dir| &mut dir.durable);
             }
         }
@@ -158,8 +231,12 @@ impl Disk {
             dir.now = dir.durable.clone();
         }
         for file in &mut state.files {
-            file.now = survivor(file, &mut state.random);
-            file.durable = file.now.clone();
+            match kept {
+                Kept::Nothing => {}
+                Kept::Everything => file.write_back(),
+                Kept::Some => file.durable = survivor(file, &mut state.random),
+            }
+            file.now = file.durable.clone();
             file.forgotten.clear();
         }
         "cut".hash(&mut state.trace);
@@ -248,16 +325,42 @@ impl State {
     }
 
     fn sync_file(&mut self, file: usize) {
-        if self.lies.file_sync {
-            return;
+        if !self.lies.file_sync {
+            self.files[file].write_back();
         }
-        let File { now, durable, forgotten } = &mut self.files[file];
-        durable.resize(now.len(), 0);
-        for (page, content) in now.chunks(PAGE_BYTES).enumerate() {
-            if !forgotten.contains(&page) {
-                let start = page * PAGE_BYTES;
-                durable[start..start + content.len()].copy_from_slice(content);
+    }
+
+    /// Counts an operation; whether it can be done. An error of kind `StorageFull` may come after a part of it.
+    fn begin(&mut self, op: Op) -> io::Result<()> {
+        let number = self.operations;
+        self.operations += 1;
+        match self.plan {
+            Some(Event::NoRoom(at)) if number == at && op == Op::Take => {
+                Err(io::ErrorKind::StorageFull.into())
             }
+            Some(Event::NoRoomFrom(at)) if number >= at && op == Op::Take => {
+                Err(io::ErrorKind::StorageFull.into())
+            }
+            Some(Event::Broken(at)) if number == at => Err(io::Error::other("the disk is broken")),
+            Some(Event::PowerCut(at)) if number >= at => {
+                self.boot += 1;
+                Err(io::Error::other("the power is cut"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A file has gone from `old` to `new` bytes.
+    fn use_room(&mut self, old: usize, new: usize) {
+        if let Some(room) = &mut self.room_bytes {
+            *room = (*room + old as u64).saturating_sub(new as u64);
+        }
+    }
+
+    /// A file that may be there is to be no more.
+    fn free(&mut self, node: Option<Node>) {
+        if let Some(Node::File(file)) = node {
+            self.use_room(self.files[file].now.len(), 0);
         }
     }
 
@@ -306,6 +409,7 @@ impl Fs for SimFs {
             (Some(node), _) => Ok(node),
             (None, OpenHow::Read) => Err(io::ErrorKind::NotFound.into()),
             (None, _) => {
+                state.begin(Op::Take)?;
                 if state.fails(state.faults.create) {
                     return Err(io::ErrorKind::StorageFull.into());
                 }
@@ -327,6 +431,7 @@ impl Fs for SimFs {
             above.push(&name);
             self.with(|state| {
                 if state.find(&above).is_none() {
+                    state.begin(Op::Take)?;
                     let dir = state.dir(&parent)?;
                     let node = Node::Dir(state.dirs.len());
                     state.dirs.push(Dir::default());
@@ -360,10 +465,12 @@ impl Fs for SimFs {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.at(from, "rename")?;
         self.with(|state| {
+            let node = state.find(from).ok_or(io::ErrorKind::NotFound)?;
+            state.begin(Op::Take)?;
             if state.fails(state.faults.rename) {
                 return Err(io::Error::other("the disk does not rename"));
             }
-            let node = state.find(from).ok_or(io::ErrorKind::NotFound)?;
+            state.free(state.find(to));
             let (remove, (dir, name)) = (state.parent(from)?, state.parent(to)?);
             state.change(Change { remove: Some(remove), put: Some((dir, name, node)) });
             Ok(())
@@ -373,7 +480,9 @@ impl Fs for SimFs {
     fn remove_file(&self, path: &Path) -> io::Result<()> {
         self.at(path, "remove")?;
         self.with(|state| {
-            state.find(path).ok_or(io::ErrorKind::NotFound)?;
+            let node = state.find(path).ok_or(io::ErrorKind::NotFound)?;
+            state.begin(Op::Other)?;
+            state.free(Some(node));
             let remove = state.parent(path)?;
             state.change(Change { remove: Some(remove), put: None });
             Ok(())
@@ -381,6 +490,10 @@ impl Fs for SimFs {
     }
 
     fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        for entry in self.list(path)? {
+            let path = path.join(entry.name);
+            if entry.is_dir { self.remove_dir(&path)? } else { self.remove_file(&path)? }
+        }
         self.remove_file(path)
     }
 
@@ -388,6 +501,7 @@ impl Fs for SimFs {
         self.at(dir, "sync dir")?;
         self.with(|state| {
             let dir = state.dir(dir)?;
+            state.begin(Op::Other)?;
             state.sync_names(|change| change.touches(dir));
             Ok(())
         })
@@ -403,7 +517,8 @@ impl Fs for SimFs {
         if taken {
             return Ok(LockOutcome::Held { holder: "another".to_owned() });
         }
-        self.open(path, OpenHow::Write)?.write_all_at(&[content.as_bytes()], 0)?;
+        // As on a real one: it is held without content too.
+        let _ = self.open(path, OpenHow::Write)?.write_all_at(&[content.as_bytes()], 0);
         Ok(LockOutcome::Locked(Box::new(())))
     }
 
@@ -449,32 +564,40 @@ impl FsFile for SimFile {
 
     fn write_all_at(&self, bufs: &[&[u8]], position: u64) -> io::Result<()> {
         let mut bytes = bufs.concat();
-        let is_log = self.is_log;
+        let (is_log, boot) = (self.is_log, self.fs.boot);
         self.with(|state, file| {
             state.note("write", file, position);
             let mut failure = None;
+            let end = position as usize + bytes.len();
+            let op = if end > state.files[file].now.len() { Op::Take } else { Op::Other };
+            if let Err(error) = state.begin(op) {
+                // With the power the boot has ended, and nothing is written.
+                bytes.truncate(if state.boot == boot { bytes.len() / 2 } else { 0 });
+                failure = Some(error);
+            }
             if is_log && state.fails(state.faults.write) {
                 failure = Some(io::Error::other("the disk does not write"));
                 bytes.truncate(state.random.usize(..=bytes.len()));
             }
             let start = position as usize;
-            let grows = (start + bytes.len()).saturating_sub(state.files[file].now.len()) as u64;
-            if let Some(room) = state.room_bytes.filter(|_| is_log) {
-                if grows > room {
-                    failure = Some(io::ErrorKind::StorageFull.into());
-                    bytes.truncate(bytes.len() - (grows - room) as usize);
-                }
-                state.room_bytes = Some(room.saturating_sub(grows));
+            let old = state.files[file].now.len();
+            let grows = (start + bytes.len()).saturating_sub(old) as u64;
+            if let Some(room) = state.room_bytes.filter(|room| grows > *room) {
+                failure = Some(io::ErrorKind::StorageFull.into());
+                bytes.truncate(bytes.len() - (grows - room) as usize);
             }
+            state.use_room(old, old.max(start + bytes.len()));
             state.files[file].forgotten.retain(|page| {
                 let pages = start / PAGE_BYTES..(start + bytes.len()).div_ceil(PAGE_BYTES);
                 !pages.contains(page)
             });
             let content = &mut state.files[file].now;
-            if content.len() < start + bytes.len() {
+            if !bytes.is_empty() && content.len() < start + bytes.len() {
                 content.resize(start + bytes.len(), 0);
             }
-            content[start..start + bytes.len()].copy_from_slice(&bytes);
+            if let Some(written) = content.get_mut(start..start + bytes.len()) {
+                written.copy_from_slice(&bytes);
+            }
             failure.map_or(Ok(()), Err)
         })
     }
@@ -482,18 +605,26 @@ impl FsFile for SimFile {
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.with(|state, file| {
             state.note("cut", file, len);
+            state.begin(Op::Other)?;
+            state.use_room(state.files[file].now.len(), len as usize);
             state.files[file].now.resize(len as usize, 0);
             Ok(())
         })
+    }
+
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        let held = self.len()?;
+        if held < len { self.write_all_at(&[&vec![0; (len - held) as usize]], held) } else { Ok(()) }
     }
 
     fn sync(&self) -> io::Result<()> {
         let is_log = self.is_log;
         self.with(|state, file| {
             state.note("sync", file, 0);
-            if is_log && state.fails(state.faults.sync) {
+            let begun = state.begin(Op::Other);
+            if begun.is_err() || (is_log && state.fails(state.faults.sync)) {
                 state.files[file].forget();
-                return Err(io::Error::other("the disk does not sync"));
+                return begun.and(Err(io::Error::other("the disk does not sync")));
             }
             state.sync_file(file);
             Ok(())
@@ -503,6 +634,8 @@ impl FsFile for SimFile {
     fn sync_file_system(&self) -> io::Result<()> {
         self.fs.with(|state| {
             state.note("sync all", 0, 0);
+            // An error names no file: it may be another program's.
+            state.begin(Op::Other)?;
             for file in 0..state.files.len() {
                 state.sync_file(file);
             }
@@ -534,5 +667,9 @@ impl Map for SimMap {
         let mut bytes = vec![0; (range.end - range.start) as usize];
         self.file.read_exact_at(&mut bytes, range.start)?;
         Ok(bytes.into())
+    }
+
+    fn has_failed(&self) -> bool {
+        false
     }
 }

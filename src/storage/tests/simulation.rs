@@ -1,5 +1,7 @@
 //! The whole storage layer against a plain model, on a simulated disk, one thread, one seed: appends, syncs, rolls, reads,
-//! deletions, checkpoints, restarts, kills and power cuts in random order. The same seed gives the same run.
+//! deletions, checkpoints, restarts, kills and power cuts in random order; some appends have a condition, and some come
+//! from idempotent producers, which send again what was not acknowledged, and also what was. The same seed gives the
+//! same run.
 //!
 //! `SAGWAN_SIM_SEED` repeats one run, `SAGWAN_SIM_RUNS` makes many.
 
@@ -10,7 +12,8 @@ use std::time::Instant;
 use super::super::crew::Crew;
 use super::super::upkeep::Upkeep;
 use super::super::verify::Severity;
-use super::sim_fs::{Disk, Faults, Lies, SimFs};
+use super::sim_fs::{Disk, Faults, Lies};
+use super::sim_producer::{Numbered, SimProducer};
 use super::verify::verified;
 use super::*;
 use crate::config::SyncMethod;
@@ -19,14 +22,16 @@ use crate::config::SyncMethod;
 const STEPS: u32 = 120;
 
 /// What became of an append, as its caller heard it.
-type Outcomes = Arc<Mutex<Vec<(u64, Result<Offset, AppendError>)>>>;
+pub(super) type Outcomes = Arc<Mutex<Vec<(u64, Result<Appended, AppendError>)>>>;
 
 /// One log as it ought to be.
 #[derive(Default)]
-struct Model {
+pub(super) struct Model {
     durability: Durability,
     /// By number: how many records a batch has.
     sent: BTreeMap<u64, u32>,
+    /// By number: the offset at which alone it may be.
+    expected: BTreeMap<u64, Offset>,
     /// Acknowledged, and not lost by a power cut that was allowed to: by offset, the batch's number.
     acknowledged: BTreeMap<i64, u64>,
     log_start: i64,
@@ -37,76 +42,103 @@ struct Model {
 }
 
 /// A running store.
-struct Up {
-    store: Store,
-    crew: Crew,
+pub(super) struct Up {
+    pub(super) store: Store,
+    pub(super) crew: Crew,
     upkeep: Option<Upkeep>,
-    logs: Vec<LogHandle>,
+    pub(super) logs: Vec<LogHandle>,
 }
 
-struct Simulation {
-    disk: Disk,
+pub(super) struct Simulation {
+    pub(super) disk: Disk,
     clock: Arc<ManualClock>,
-    config: StorageConfig,
-    specs: Vec<LogSpec>,
-    models: Vec<Model>,
-    outcomes: Vec<Outcomes>,
+    pub(super) config: StorageConfig,
+    pub(super) specs: Vec<LogSpec>,
+    pub(super) models: Vec<Model>,
+    pub(super) outcomes: Vec<Outcomes>,
+    producers: Vec<SimProducer>,
+    /// By number: whose batch it is.
+    owners: BTreeMap<u64, usize>,
     next_number: u64,
-    up: Option<Up>,
+    /// Why the last appends that were heard of were refused.
+    pub(super) refusals: Vec<AppendError>,
+    pub(super) up: Option<Up>,
     power_cuts: u64,
 }
 
 impl Simulation {
     fn new(seed: u64, lies: Lies) -> Self {
+        let mut simulation = Self::off(seed, lies);
+        simulation.first_boot().unwrap();
+        simulation
+    }
+
+    /// A machine that has never run.
+    pub(super) fn off(seed: u64, lies: Lies) -> Self {
         let fixture = Fixture::new();
         let mut config = StorageConfig { recovery_threads: 1, writer_threads: 1, ..fixture.config.clone() };
         config.sync_method = if seed.is_multiple_of(2) { SyncMethod::Syncfs } else { SyncMethod::Fdatasync };
         config.index_interval_bytes = 1 << 10;
+        config.reserve_bytes = if seed.is_multiple_of(5) { 0 } else { 2_000 };
         config.tail_cache_bytes = if seed.is_multiple_of(3) { 0 } else { 8 << 10 };
         let durabilities = [Durability::Fsync, Durability::Os];
-        let spec = |(i, durability)| LogSpec {
-            partition: PartitionId::new(i).unwrap(),
-            config: LogConfig { durability, segment_bytes: 4_000, segment_ms: 10_000 },
-            ..fixture.spec.clone()
+        let spec = |(i, promised)| {
+            let durability = if lies.early_ack { Durability::Os } else { promised };
+            LogSpec {
+                partition: PartitionId::new(i).unwrap(),
+                config: LogConfig { durability, segment_bytes: 4_000, segment_ms: 10_000 },
+                ..fixture.spec.clone()
+            }
         };
         let specs: Vec<LogSpec> = (0..).zip(durabilities).map(spec).collect();
-        let model = |durability| Model { durability, ..Model::default() };
-        let mut simulation = Self {
+        Self {
             disk: Disk::new(seed, lies),
             clock: Arc::new(ManualClock::at(NOW_MS)),
             config,
-            models: durabilities.into_iter().map(model).collect(),
+            models: durabilities.into_iter().map(Model::new).collect(),
             outcomes: specs.iter().map(|_| Outcomes::default()).collect(),
+            producers: (0..6)
+                .map(|i| SimProducer::new(i, i as usize % 2, durabilities[i as usize % 2]))
+                .collect(),
+            owners: BTreeMap::new(),
             specs,
             next_number: 1,
+            refusals: Vec::new(),
             up: None,
             power_cuts: 0,
-        };
-        let fs = simulation.disk.boot();
-        let (store, crew) = simulation.assemble(fs);
-        let upkeep = store.prepare().unwrap();
-        let logs = store.create_logs(&simulation.specs).unwrap();
-        simulation.up = Some(Up { store, crew, upkeep, logs });
-        simulation
+        }
     }
 
-    fn assemble(&self, fs: SimFs) -> (Store, Crew) {
+    /// A new data directory with new logs.
+    pub(super) fn first_boot(&mut self) -> Result<(), String> {
+        let (store, crew) = self.assemble()?;
+        let upkeep = store.prepare().map_err(|error| error.to_string())?;
+        let logs = store.create_logs(&self.specs).map_err(|error| error.to_string())?;
+        self.up = Some(Up { store, crew, upkeep, logs });
+        Ok(())
+    }
+
+    fn assemble(&self) -> Result<(Store, Crew), String> {
         let clock: Arc<dyn Clock> = self.clock.clone();
-        Store::assemble(Arc::new(fs), Path::new("data"), &self.config, clock).unwrap()
+        let fs = self.disk.boot();
+        Store::assemble(Arc::new(fs), Path::new("data"), &self.config, clock)
+            .map_err(|error| error.to_string())
     }
 
     fn random(&self, below: u64) -> u64 {
         self.disk.random(below)
     }
 
-    fn up(&mut self) -> &mut Up {
+    pub(super) fn up(&mut self) -> &mut Up {
         self.up.as_mut().unwrap()
     }
 
     fn run(&mut self) {
         for _ in 0..STEPS {
             match self.random(100) {
-                0..35 => self.append(),
+                0..17 => self.append(),
+                17..33 => self.produce(),
+                33..35 => self.produce_again(),
                 35..55 => self.write(),
                 55..70 => self.sync(),
                 70..76 => self.upkeep(),
@@ -124,11 +156,79 @@ impl Simulation {
         self.disk.set_faults(Faults::default());
         self.disk.set_room(None);
         self.cut_power();
+        self.finish_producing();
     }
 
     fn append(&mut self) {
-        let (log, count) = (self.random(2) as usize, 1 + self.random(4) as u32);
+        let log = self.random(2) as usize;
+        let (number, builder) = self.records(log);
+        let expected_offset = self.condition(log, number);
+        self.send(log, number, builder.build().unwrap(), expected_offset);
+    }
+
+    /// A producer sends something new, or what was not acknowledged.
+    fn produce(&mut self) {
+        let who = self.random(self.producers.len() as u64) as usize;
+        let log = self.producers[who].log;
+        if !self.producers[who].has_room() {
+            return self.send_again(who);
+        }
+        let (number, builder) = self.records(log);
+        self.owners.insert(number, who);
+        let condition = if self.producers[who].is_idle() { self.condition(log, number) } else { None };
+        let Numbered { batch, .. } = self.producers[who].number(number, builder, condition);
+        self.send(log, number, batch, condition);
+    }
+
+    fn send_again(&mut self, who: usize) {
+        for Numbered { number, batch, expected_offset, .. } in self.producers[who].again() {
+            self.send(self.producers[who].log, number, batch, expected_offset);
+        }
+    }
+
+    /// A producer sends what was acknowledged.
+    fn produce_again(&mut self) {
+        let (who, back) = (self.random(self.producers.len() as u64) as usize, self.random(5) as usize);
+        if let Some(Numbered { number, batch, expected_offset, .. }) = self.producers[who].acknowledged(back)
+        {
+            self.send(self.producers[who].log, number, batch, expected_offset);
+        }
+    }
+
+    /// On a disk that works again, every producer gets its last batches through, each once.
+    fn finish_producing(&mut self) {
+        // After a loss that `os` allows, one answer makes a producer begin anew.
+        for _ in 0..2 {
+            for who in 0..self.producers.len() {
+                self.send_again(who);
+            }
+            self.write();
+            self.sync();
+            self.hear();
+        }
+        assert!(self.producers.iter().all(SimProducer::is_idle), "{:?}", self.producers);
+        self.cut_power();
+    }
+
+    /// Now and then an offset at which alone the batch may be: often the right one.
+    fn condition(&mut self, log: usize, number: u64) -> Option<Offset> {
+        if self.random(6) > 0 {
+            return None;
+        }
+        let end = self.up().logs[log].status().log_end_offset;
+        let expected = end.plus(self.random(3).saturating_sub(1) as u32);
+        self.models[log].expected.insert(number, expected);
+        Some(expected)
+    }
+
+    /// A new batch, without who sends it.
+    fn records(&mut self, log: usize) -> (u64, BatchBuilder) {
+        let count = 1 + self.random(4) as u32;
         let bytes = if self.random(10) == 0 { self.random(3_000) } else { self.random(300) } as usize;
+        self.records_of(log, count, bytes)
+    }
+
+    fn records_of(&mut self, log: usize, count: u32, bytes: usize) -> (u64, BatchBuilder) {
         let number = self.next_number;
         self.next_number += 1;
         self.models[log].sent.insert(number, count);
@@ -138,22 +238,30 @@ impl Simulation {
             value.resize(8 + bytes, number as u8);
             builder.push(self.clock.now_ms(), None, Some(&value), []);
         }
+        (number, builder)
+    }
+
+    /// A batch of so many records of such a size, of no producer.
+    pub(super) fn append_to(&mut self, log: usize, count: u32, bytes: usize) {
+        let (number, builder) = self.records_of(log, count, bytes);
+        self.send(log, number, builder.build().unwrap(), None);
+    }
+
+    fn send(&mut self, log: usize, number: u64, batch: BytesMut, expected_offset: Option<Offset>) {
         let outcomes = Arc::clone(&self.outcomes[log]);
-        let done: AppendDone = Box::new(move |result| {
-            outcomes.lock().unwrap().push((number, result.map(|appended| appended.base_offset)));
-        });
-        self.up().logs[log].append(Append { batch: builder.build().unwrap(), done });
+        let done: AppendDone = Box::new(move |result| outcomes.lock().unwrap().push((number, result)));
+        self.up().logs[log].append(Append { batch, expected_offset, done });
     }
 
     /// The writer does what it has been asked to.
-    fn write(&mut self) {
+    pub(super) fn write(&mut self) {
         let writer = &mut self.up().crew.writers[0];
         while let Ok(command) = writer.commands.try_recv() {
             writer.round(command);
         }
     }
 
-    fn sync(&mut self) {
+    pub(super) fn sync(&mut self) {
         let syncer = &self.up().crew.syncer;
         syncer.sync_waiting(Instant::now());
         if self.random(3) == 0 {
@@ -164,15 +272,16 @@ impl Simulation {
         }
     }
 
-    fn upkeep(&mut self) {
+    pub(super) fn upkeep(&mut self) {
         if let Some(upkeep) = &mut self.up().upkeep {
             while let Ok(job) = upkeep.jobs.try_recv() {
                 upkeep.handle(job);
             }
+            upkeep.look_for_room();
         }
     }
 
-    fn checkpoint(&mut self) {
+    pub(super) fn checkpoint(&mut self) {
         if let Some(upkeep) = &mut self.up().upkeep {
             upkeep.checkpoint();
         }
@@ -181,7 +290,11 @@ impl Simulation {
     fn delete_records(&mut self) {
         let log = self.random(2) as usize;
         let end = self.up().logs[log].durable_offset().get() as u64;
-        let before = Offset::clamped(self.random(end + 1) as i64);
+        self.delete_before(log, self.random(end + 1) as i64);
+    }
+
+    pub(super) fn delete_before(&mut self, log: usize, before: i64) {
+        let before = Offset::clamped(before);
         let (sender, done) = channel();
         self.up().logs[log].delete_records(before, Box::new(move |result| drop(sender.send(result))));
         self.upkeep();
@@ -205,12 +318,22 @@ impl Simulation {
     }
 
     /// Takes note of what has been acknowledged.
-    fn hear(&mut self) {
+    pub(super) fn hear(&mut self) {
+        self.refusals.clear();
         for (log, model) in self.models.iter_mut().enumerate() {
             for (number, outcome) in self.outcomes[log].lock().unwrap().drain(..) {
-                if let Ok(base) = outcome {
-                    let before = model.acknowledged.insert(base.get(), number);
-                    assert_eq!(before, None, "offset {base} was given out twice");
+                if let Some(who) = self.owners.get(&number) {
+                    self.producers[*who].hear(number, &outcome);
+                }
+                match outcome {
+                    Ok(Appended { base_offset, duplicate, .. }) => {
+                        let before = model.acknowledged.insert(base_offset.get(), number);
+                        let is_known = before == Some(number) && duplicate;
+                        assert!(before.is_none() || is_known, "offset {base_offset} was given out twice");
+                        let expected = model.expected.get(&number).copied().unwrap_or(base_offset);
+                        assert_eq!(base_offset, expected, "number {number} is not where it was expected");
+                    }
+                    Err(error) => self.refusals.push(error),
                 }
             }
             if let Some(up) = &self.up {
@@ -272,7 +395,7 @@ impl Simulation {
         assert!(self.up().store.was_clean());
     }
 
-    fn kill(&mut self) {
+    pub(super) fn kill(&mut self) {
         self.stop();
         self.start();
     }
@@ -282,6 +405,12 @@ impl Simulation {
         self.stop();
         self.power_cuts += 1;
         self.disk.cut_power();
+        self.forget_cached();
+        self.start();
+    }
+
+    pub(super) fn forget_cached(&mut self) {
+        self.producers.iter_mut().for_each(SimProducer::lose_power);
         // What was only in the page cache may be gone, from any place on: with `os`, acknowledged or not.
         for model in &mut self.models {
             if model.durability == Durability::Os {
@@ -289,27 +418,39 @@ impl Simulation {
                 model.seen.clear();
             }
         }
-        self.start();
     }
 
-    fn stop(&mut self) {
+    pub(super) fn stop(&mut self) {
         self.disk.set_faults(Faults::default());
         self.disk.set_room(None);
         self.hear();
         self.up = None;
+        // What was under way is answered by its end.
+        self.hear();
+    }
+
+    /// The store again, with its logs.
+    pub(super) fn try_start(&mut self) -> Result<(), String> {
+        let (store, crew) = self.assemble()?;
+        let logs = store.open_logs(&self.specs).into_iter().collect::<Result<Vec<_>, _>>();
+        let logs = logs.map_err(|error| error.to_string())?;
+        let upkeep = store.prepare().map_err(|error| error.to_string())?;
+        self.up = Some(Up { store, crew, upkeep, logs });
+        self.producers.iter_mut().for_each(SimProducer::reconnect);
+        Ok(())
     }
 
     /// The store again, and everything that was promised.
-    fn start(&mut self) {
-        let fs = self.disk.boot();
-        let report = verified(Arc::new(fs.clone()), Path::new("data"), &self.specs);
+    pub(super) fn start(&mut self) {
+        let fs = Arc::new(self.disk.boot());
+        let report = verified(fs, Path::new("data"), &self.specs, &self.config);
         assert_eq!(report.count(Severity::Error), 0, "only notes: {:#?}", report.findings);
-        let (store, crew) = self.assemble(fs);
-        let logs = store.open_logs(&self.specs);
-        let logs: Vec<LogHandle> =
-            logs.into_iter().map(|log| log.unwrap_or_else(|error| panic!("{error}"))).collect();
-        let upkeep = store.prepare().unwrap();
-        self.up = Some(Up { store, crew, upkeep, logs });
+        self.try_start().unwrap_or_else(|error| panic!("{error}"));
+        self.check();
+    }
+
+    /// Holds all logs against what was promised, right after a start.
+    pub(super) fn check(&mut self) {
         for log in 0..self.models.len() {
             let handle = &self.up.as_ref().unwrap().logs[log];
             let end = handle.durable_offset().get();
@@ -341,6 +482,11 @@ impl Simulation {
 }
 
 impl Model {
+    /// A log with nothing in it.
+    pub(super) fn new(durability: Durability) -> Self {
+        Self { durability, ..Self::default() }
+    }
+
     /// Whether `found`, all batches from `from` to `end`, is what it may be.
     fn check(&self, found: &BTreeMap<i64, u64>, from: i64, end: i64) {
         let mut next = from;
@@ -396,13 +542,22 @@ fn the_same_seed_gives_the_same_run() {
     assert_ne!(simulate(2, Lies::default()).0, simulate(4, Lies::default()).0);
 }
 
-/// Whether the simulation finds fault with a disk that lies.
+/// Whether the simulation finds fault with what is not as it is said to be.
 fn is_caught(lies: Lies) -> bool {
     (0..50).any(|seed| std::panic::catch_unwind(|| simulate(seed, lies)).is_err())
 }
 
 #[test]
-fn a_disk_whose_syncs_do_nothing_is_caught() {
+fn a_disk_whose_file_sync_does_nothing_is_caught() {
     assert!(is_caught(Lies { file_sync: true, ..Lies::default() }));
+}
+
+#[test]
+fn a_disk_whose_directory_sync_does_nothing_is_caught() {
     assert!(is_caught(Lies { dir_sync: true, ..Lies::default() }));
+}
+
+#[test]
+fn an_acknowledgement_before_the_sync_is_caught() {
+    assert!(is_caught(Lies { early_ack: true, ..Lies::default() }));
 }

@@ -5,14 +5,12 @@ use std::path::PathBuf;
 use std::time::SystemTime;
 
 use super::super::checkpoint::Checkpoint;
-use super::super::seals;
 use super::super::verify::{
     Finding, FindingKind, Inspection, Known, LogId, Progress, Report, Severity, VerifyOptions,
 };
-use super::super::walk::{Piece, Walk};
+use super::super::{producer_snapshot, seals};
+use super::rot::bad_and_then_good;
 use super::*;
-
-const FIRST: &str = "00000000000000000000.log";
 
 /// Counts what it hears.
 #[derive(Default)]
@@ -31,14 +29,19 @@ impl Progress for Counter {
 }
 
 /// What is found where these logs should be, one log at a time.
-pub(super) fn verified(fs: Arc<dyn Fs>, dir: &Path, specs: &[LogSpec]) -> Report {
+pub(super) fn verified(fs: Arc<dyn Fs>, dir: &Path, specs: &[LogSpec], config: &StorageConfig) -> Report {
     let id = |spec: &LogSpec| LogId {
         topic: spec.topic.clone(),
         partition: spec.partition,
         topic_id: spec.topic_id,
+        durability: spec.config.durability,
     };
     let known = Known { logs: Some(specs.iter().map(id).collect()), ..Known::default() };
-    let options = VerifyOptions { max_decompressed_bytes: 1 << 20, threads: 1 };
+    let options = VerifyOptions {
+        max_decompressed_bytes: 1 << 20,
+        max_group_bytes: config.max_group_bytes,
+        threads: 1,
+    };
     let progress = Counter::default();
     let report = Inspection::open_on(fs, dir).unwrap().verify(&known, &options, &progress);
     assert_eq!(progress.total.into_inner(), progress.done.into_inner(), "the bar comes to its end");
@@ -46,7 +49,8 @@ pub(super) fn verified(fs: Arc<dyn Fs>, dir: &Path, specs: &[LogSpec]) -> Report
 }
 
 fn verify(fixture: &Fixture) -> Report {
-    verified(Arc::clone(&fixture.fs), fixture.dir.path(), std::slice::from_ref(&fixture.spec))
+    let specs = std::slice::from_ref(&fixture.spec);
+    verified(Arc::clone(&fixture.fs), fixture.dir.path(), specs, &fixture.config)
 }
 
 fn small_segments() -> Fixture {
@@ -175,14 +179,13 @@ fn a_damaged_batch_is_told_by_its_offsets_wherever_it_is_hit() {
             let (position, base, size) = batches(&path)[1];
             change(&path, |bytes| bytes[position + at] ^= 4);
             let report = verify(&fixture);
-            let kind = if at == 15 { FindingKind::BadEpoch } else { FindingKind::BadBatch };
-            assert_only(&report, kind, name, Some((base, Some(base + 9))));
+            assert_only(&report, FindingKind::BadBatch, name, Some((base, Some(base + 9))));
             assert_eq!(
                 report.findings[0].bytes,
                 Some(position as u64..(position + size) as u64),
                 "byte {at}"
             );
-            assert_eq!(report.totals.records, if at == 15 { 1000 } else { 990 }, "byte {at}");
+            assert_eq!(report.totals.records, 990, "byte {at}");
             change(&path, |bytes| bytes[position + at] ^= 4);
         }
     }
@@ -217,7 +220,8 @@ fn missing_batches_and_ends_are_told_by_offset() {
     let good = std::fs::read(&path).unwrap();
     let (position, base, size) = batches(&path)[1];
     change(&path, |bytes| drop(bytes.drain(position..position + size)));
-    assert_only(&verify(&fixture), FindingKind::OffsetGap, &name, Some((base, Some(base + 9))));
+    // Where offsets are missing, the batch that begins after them cannot be read, either.
+    assert_only(&verify(&fixture), FindingKind::BadBatch, &name, Some((base, Some(base + 19))));
     std::fs::write(&path, &good).unwrap();
     change(&path, |bytes| bytes.truncate(position));
     assert_only(&verify(&fixture), FindingKind::ShortLog, &name, Some((base, Some(999))));
@@ -380,9 +384,13 @@ fn what_lies_about_is_told_as_notes() {
     let fixture = closed();
     let (root, log_dir) = (fixture.dir.path().to_owned(), fixture.log_dir());
     for (path, kind) in [
-        (log_dir.join("00000000000000000000.torn"), FindingKind::Leftover),
+        (log_dir.join("00000000000000000000.1.torn"), FindingKind::Leftover),
         (log_dir.join("seals.tmp"), FindingKind::Leftover),
         (log_dir.join("00000000000000099999.index"), FindingKind::Leftover),
+        (log_dir.join("00000000000000000000.index.tmp"), FindingKind::Leftover),
+        (log_dir.join("00000000000000000007.snapshot.tmp"), FindingKind::Leftover),
+        (log_dir.join("00000000000000000007.snapshot"), FindingKind::StaleSnapshot),
+        (log_dir.join("00000000000000000000.5.torn"), FindingKind::UnknownFile),
         (log_dir.join("notes.txt"), FindingKind::UnknownFile),
         (root.join("checkpoint.tmp"), FindingKind::Leftover),
         (root.join("notes.txt"), FindingKind::UnknownFile),
@@ -438,27 +446,82 @@ fn a_directory_in_use_is_not_looked_at_and_a_stranger_neither() {
 }
 
 #[test]
-fn a_length_that_lies_does_not_hide_what_comes_after_it() {
-    let fixture = closed();
-    let path = fixture.log_dir().join(&fixture.files("log")[0]);
-    let places = batches(&path);
-    let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
-    file.set_len(64 << 20).unwrap();
-    // So large that it is not read whole, and so large that it leads beyond the end.
-    for length in [40_i32 << 20, i32::MAX] {
-        change(&path, |bytes| bytes[8..12].copy_from_slice(&length.to_be_bytes()));
-        let mut walk = Walk::new(&*fixture.fs, &path, Some(Offset::ZERO)).unwrap();
-        let mut found = Vec::new();
-        while let Some(piece) = walk.next().unwrap() {
-            found.push(match piece {
-                Piece::Batch { position, fault: None, .. } => (true, position),
-                Piece::Batch { position, .. } => (false, position),
-                Piece::Rubbish { bytes, .. } => (false, bytes.start),
-            });
+fn rot_and_a_torn_tail_are_told_apart_as_a_recovery_does() {
+    for (durability, beyond, is_rot) in [
+        (Durability::Fsync, 64 << 10, true),
+        (Durability::Fsync, 60 << 10, false),
+        (Durability::Os, 200 << 10, false),
+    ] {
+        let (fixture, _) = bad_and_then_good(durability, beyond);
+        let report = verify(&fixture);
+        if is_rot {
+            assert_only(&report, FindingKind::BadBatch, FIRST, Some((100, Some(109))));
+        } else {
+            assert_only(&report, FindingKind::TornTail, FIRST, Some((100, None)));
         }
-        let end = places.last().map(|(position, _, size)| (position + size) as u64).unwrap();
-        let good = places[1..].iter().map(|(position, ..)| (true, *position as u64));
-        let expected: Vec<_> = std::iter::once((false, 0)).chain(good).chain([(false, end)]).collect();
-        assert_eq!(found, expected);
+        fixture.reopen().close();
+        assert_eq!(fixture.files("torn").is_empty(), is_rot, "{durability:?}, {beyond}");
     }
+}
+
+#[test]
+fn what_was_damaged_before_it_was_sealed_is_told_by_its_offsets() {
+    let fixture = small_segments();
+    let open = fixture.create();
+    open.fill(10, 100);
+    open.crash();
+    let path = fixture.log_dir().join(FIRST);
+    let (position, base, _) = batches(&path)[3];
+    change(&path, |bytes| bytes[position + 100] ^= 1);
+    let open = fixture.reopen();
+    open.fill(90, 100);
+    open.settle();
+    open.close();
+    let seals = seals::read(&*fixture.fs, &fixture.log_dir()).unwrap().unwrap().seals;
+    assert!(seals.len() > 1, "the damaged one is sealed");
+    assert_only(&verify(&fixture), FindingKind::BadBatch, FIRST, Some((base, Some(base + 9))));
+    // Its checksum stays what no block has.
+    change(&path, |bytes| bytes[position + 100] ^= 1);
+    assert_only(&verify(&fixture), FindingKind::BadBlock, FIRST, None);
+}
+
+#[test]
+fn a_snapshot_of_producers_matters_if_the_checkpoint_names_it() {
+    let fixture = Fixture::new();
+    let open = fixture.create();
+    open.append(stamped(0, 0, 100)).unwrap();
+    open.close();
+    let names = fixture.files("snapshot");
+    let [named] = &names[..] else { panic!("{names:?}") };
+    assert_eq!(verify(&fixture).findings, []);
+    let path = fixture.log_dir().join(named);
+    let good = std::fs::read(&path).unwrap();
+    change(&path, |bytes| bytes[20] ^= 1);
+    assert_only(&verify(&fixture), FindingKind::DamagedFile, named, None);
+    std::fs::remove_file(&path).unwrap();
+    assert_only(&verify(&fixture), FindingKind::MissingFile, named, None);
+    std::fs::write(&path, &good).unwrap();
+    // Others are spare, and none is taken that says more than the log has.
+    let offset = |offset| Offset::clamped(offset);
+    for (at, bytes) in [(5, good), (11, producer_snapshot::encode(offset(11), &[]))] {
+        let other = producer_snapshot::name(offset(at));
+        std::fs::write(fixture.log_dir().join(&other), bytes).unwrap();
+        let report = verify(&fixture);
+        assert_only(&report, FindingKind::StaleSnapshot, &other, None);
+        assert_eq!(report.count(Severity::Error), 0);
+        std::fs::remove_file(fixture.log_dir().join(other)).unwrap();
+    }
+}
+
+#[test]
+fn without_the_leader_epochs_nothing_else_is_found() {
+    let (fixture, open) = filled();
+    open.crash();
+    // Batches of a second epoch.
+    let open = fixture.reopen();
+    open.fill(50, 100);
+    open.settle();
+    open.close();
+    std::fs::remove_file(fixture.log_dir().join("leader-epochs")).unwrap();
+    assert_only(&verify(&fixture), FindingKind::MissingFile, "leader-epochs", None);
 }

@@ -11,12 +11,14 @@ use super::super::durable::{self, DurableSlots, Slot};
 use super::super::fs::Fs;
 use super::super::identity;
 use super::super::recovery::Prior;
+use super::super::room;
 use super::super::segment::parse_log_name;
-use super::super::small_file::is_temporary;
+use super::super::small_file::of_temporary;
+use super::super::types::Durability;
 use super::log_check::{missing, unusable};
 use super::report::{Finding, FindingKind, Report};
 use super::{Known, LogId};
-use crate::types::Offset;
+use crate::types::{LeaderEpoch, Offset};
 
 /// A directory of file systems' own.
 const LOST_AND_FOUND: &str = "lost+found";
@@ -120,6 +122,11 @@ impl<'a> Directory<'a> {
         }
     }
 
+    /// The leader epoch that the next start would have.
+    pub(super) fn newest_epoch(&self) -> LeaderEpoch {
+        self.checkpoint.next_epoch()
+    }
+
     /// How many bytes the segments of a log have.
     pub(super) fn log_bytes(&self, log: &LogId) -> u64 {
         let dir = self.dir.join(log_dir_name(&log.topic, log.partition));
@@ -176,7 +183,8 @@ impl<'a> Directory<'a> {
     fn found(&self, name: &str) -> Option<LogId> {
         let (topic, partition) = parse_log_dir_name(name)?;
         let (topic_id, found) = identity::read(self.fs, &self.dir.join(name)).ok()??;
-        (found == partition).then_some(LogId { topic, partition, topic_id })
+        let durability = Durability::default();
+        (found == partition).then_some(LogId { topic, partition, topic_id, durability })
     }
 
     /// What was moved out of the way.
@@ -231,11 +239,11 @@ fn unknown_directory(name: &str, known: &Known) -> Finding {
 /// The finding about a file beside the logs, if it is not one that belongs there.
 fn beside(name: &str, known: &Known) -> Option<Finding> {
     let old = checkpoint::old_file();
-    let ours = [LOCK_FILE, META_FILE, checkpoint::FILE, &old, durable::FILE];
+    let ours = [LOCK_FILE, META_FILE, checkpoint::FILE, &old, durable::FILE, room::FILE];
     if ours.contains(&name) || known.files.iter().any(|file| file == name) {
         return None;
     }
-    if is_temporary(name) {
+    if of_temporary(name).is_some() {
         return Some(Finding::new(FindingKind::Leftover, name, "nothing", "a file that was being replaced"));
     }
     Some(Finding::new(FindingKind::UnknownFile, name, "nothing", "a file that is none of Sagwan's"))

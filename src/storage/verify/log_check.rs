@@ -7,16 +7,21 @@ use super::super::data_dir::log_dir_name;
 use super::super::epochs::{self, LeaderEpochs};
 use super::super::fs::{DirEntry, Fs};
 use super::super::identity;
+use super::super::lost_epochs;
+use super::super::producer_snapshot::{self, SnapshotFiles};
 use super::super::recovery::Prior;
 use super::super::seals::{self, Manifest, Seal};
 use super::super::segment::{file_name, parse_file_name};
-use super::super::small_file::{ReadFileError, is_temporary};
-use super::epoch_check::EpochCheck;
+use super::super::small_file::{self, ReadFileError};
+use super::super::torn;
 use super::index_check::EntriesDue;
 use super::report::{Finding, FindingKind, OffsetRange, Report};
 use super::segment_check::{Known, SegmentCheck};
 use super::{LogId, Progress, VerifyOptions};
-use crate::types::Offset;
+use crate::types::{LeaderEpoch, Offset};
+
+/// The extensions of a segment's own files.
+const SEGMENT_FILES: [&str; 3] = ["log", "index", "timeindex"];
 
 /// One log to be checked.
 pub(super) struct LogCheck<'a> {
@@ -25,6 +30,8 @@ pub(super) struct LogCheck<'a> {
     pub(super) root: &'a Path,
     pub(super) log: &'a LogId,
     pub(super) prior: Prior,
+    /// No batch has a later one.
+    pub(super) newest_epoch: LeaderEpoch,
     pub(super) options: &'a VerifyOptions,
     pub(super) progress: &'a dyn Progress,
 }
@@ -89,7 +96,8 @@ impl LogCheck<'_> {
         let manifest = self.small(seals::FILE, seals::read(self.fs, &self.dir()), &mut report);
         let epochs = self.small(epochs::FILE, LeaderEpochs::read(self.fs, &self.dir()), &mut report);
         let bases = self.check_names(&entries, manifest.as_ref(), &mut report);
-        self.check_segments(&bases, manifest, epochs, &mut report);
+        let end = self.check_segments(&bases, manifest, epochs, &mut report);
+        self.check_snapshots(&entries, end, &mut report);
         report
     }
 
@@ -152,51 +160,83 @@ impl LogCheck<'_> {
             let leftover = |found: &str| Finding::new(FindingKind::Leftover, &path, "nothing", found);
             let finding = match segment(entry) {
                 _ if [identity::FILE, seals::FILE, epochs::FILE].contains(&entry.name.as_str()) => continue,
-                Some((_, kind)) if kind == "torn" => leftover("what a recovery cut off the end of a segment"),
-                Some((base, _)) if base < first => leftover("a file of a segment that was deleted"),
-                Some((base, kind)) if kind == "log" || bases.contains(&base) || is_sealed(base) => continue,
-                Some(_) => leftover("an index without its segment"),
-                None if is_temporary(&entry.name) => leftover("a file that was being replaced"),
-                None => Finding::new(
-                    FindingKind::UnknownFile,
-                    &path,
-                    "nothing",
-                    "a file that is none of Sagwan's",
-                ),
+                _ if small_file::of_temporary(&entry.name).is_some() => {
+                    leftover("a file that was being replaced")
+                }
+                Some((_, kind)) if torn::is_copy(&kind) => {
+                    leftover("what a recovery cut off the end of a segment")
+                }
+                // They are no part of a segment.
+                Some((_, kind)) if kind == producer_snapshot::EXTENSION => continue,
+                Some((base, kind)) if SEGMENT_FILES.contains(&&*kind) => {
+                    if base < first {
+                        leftover("a file of a segment that was deleted")
+                    } else if kind == "log" || bases.contains(&base) || is_sealed(base) {
+                        continue;
+                    } else {
+                        leftover("an index without its segment")
+                    }
+                }
+                _ => {
+                    let found = "a file that is none of Sagwan's";
+                    Finding::new(FindingKind::UnknownFile, &path, "nothing", found)
+                }
             };
             report.push(finding);
         }
         bases
     }
 
+    /// Reads every snapshot of producers: the one that the checkpoint names must be there, the others may be as they are.
+    fn check_snapshots(&self, entries: &[DirEntry], end: Offset, report: &mut Report) {
+        let named = self.prior.checkpoint.and_then(|checkpoint| checkpoint.producers);
+        let offsets = SnapshotFiles::among(entries.iter().map(|entry| &*entry.name));
+        let offsets: BTreeSet<Offset> = offsets.descending().chain(named).collect();
+        for offset in offsets {
+            let path = self.name().join(producer_snapshot::name(offset));
+            let finding = match producer_snapshot::read(self.fs, &self.dir(), offset) {
+                Ok(Some(_)) if offset <= end => continue,
+                Ok(Some(_)) => {
+                    let expected = format!("one no higher than the end of the log, offset {end}");
+                    Finding::new(FindingKind::StaleSnapshot, path, expected, "it is above that")
+                }
+                Ok(None) => missing(path),
+                Err(ReadFileError::Frame { source, .. }) if Some(offset) != named => {
+                    let expected = "a file whose checksum and contents are right";
+                    Finding::new(FindingKind::StaleSnapshot, path, expected, source.to_string())
+                }
+                Err(error) => unusable(path, &error),
+            };
+            report.push(finding);
+        }
+    }
+
+    /// Returns one past the last offset of the log.
     fn check_segments(
         &self,
         bases: &BTreeSet<Offset>,
         manifest: Option<Manifest>,
         epochs: Option<LeaderEpochs>,
         report: &mut Report,
-    ) {
+    ) -> Offset {
         let (dir, name) = (self.dir(), self.name());
         let point = self.prior.checkpoint.map(|checkpoint| checkpoint.recovery_point);
-        let point_offset = point.map_or(Offset::ZERO, |point| point.mark.offset);
-        let mut epochs = EpochCheck::new(epochs, point_offset);
         let first = manifest.as_ref().map(|manifest| manifest.first).or(bases.first().copied());
         let seals: BTreeMap<Offset, Seal> =
             manifest.into_iter().flat_map(|manifest| manifest.seals).map(|seal| (seal.base, seal)).collect();
         let sealed_end = seals.last_key_value().map_or(Offset::ZERO, |(_, seal)| seal.next);
-        let known_durable = sealed_end.max(self.prior.durable).max(point_offset);
+        let known_durable = self.prior.known_durable(sealed_end);
+        let mut epochs = epochs.unwrap_or_else(|| self.epochs_again(&seals, sealed_end));
         let mut due = first.unwrap_or(Offset::ZERO);
-        // What comes after damage may begin elsewhere than the damage ends.
-        let mut is_sure = true;
         let mut has_active = false;
         let all: BTreeSet<Offset> = bases.iter().chain(seals.keys()).copied().collect();
         for base in &all {
-            if *base != due && is_sure {
+            if *base != due {
                 report.push(self.misplaced(due, *base));
             }
             let seal = seals.get(base);
             has_active |= seal.is_none();
-            let (ended_next, has_damage) = if bases.contains(base) {
+            due = if bases.contains(base) {
                 let entries = match (seal, point.filter(|point| point.mark.segment == *base)) {
                     (Some(seal), _) => EntriesDue {
                         offsets: u64::from(seal.index_entries),
@@ -213,27 +253,36 @@ impl LogCheck<'_> {
                 let known = Known {
                     base: *base,
                     seal,
-                    is_last: all.last() == Some(base),
+                    end: seal.map(|seal| seal.next).or_else(|| all.range(base.plus(1)..).next().copied()),
                     durable_to: known_durable,
+                    durability: self.log.durability,
+                    newest_epoch: self.newest_epoch,
                     recovery_point: point.map(|point| point.mark).filter(|mark| mark.segment == *base),
                     entries,
                 };
                 let (options, progress) = (self.options, self.progress);
                 let check = SegmentCheck { fs: self.fs, dir: &dir, name: &name, options, progress, known };
-                let ended = check.run(report, &mut epochs);
-                (ended.next, ended.has_damage)
+                let next = check.run(report, &mut epochs);
+                seal.map_or(next, |seal| seal.next)
             } else {
                 let next = seal.map_or(*base, |seal| seal.next);
                 report.push(self.no_segment(*base, OffsetRange::between(*base, next)));
-                (next, false)
+                next
             };
-            due = seal.map_or(ended_next, |seal| seal.next);
-            is_sure = seal.is_some() || !has_damage;
         }
-        if !has_active && is_sure {
+        if !has_active {
             report.push(self.no_segment(due, OffsetRange::between(due, known_durable)));
         }
         self.check_checkpoint(&all, first, due, report);
+        due
+    }
+
+    /// The leader epochs, from the batches, as a recovery finds them again.
+    fn epochs_again(&self, seals: &BTreeMap<Offset, Seal>, sealed_end: Offset) -> LeaderEpochs {
+        let seals: Vec<Seal> = seals.values().cloned().collect();
+        let found = lost_epochs::of_sealed(self.fs, &self.dir(), &seals, sealed_end, self.newest_epoch);
+        // What cannot be read is told when its turn comes.
+        found.unwrap_or_else(|_| LeaderEpochs::lost())
     }
 
     fn no_segment(&self, base: Offset, offsets: Option<OffsetRange>) -> Finding {

@@ -10,10 +10,8 @@
 //! | `log_check`     | one log's directory, and its segments in order                    |
 //! | `segment_check` | one segment: batches, records, seal, recovery point               |
 //! | `index_check`   | index entries against batches                                     |
-//! | `epoch_check`   | leader epochs against batches                                     |
 
 mod directory;
-mod epoch_check;
 mod index_check;
 mod log_check;
 mod report;
@@ -30,7 +28,7 @@ pub use report::{Finding, FindingKind, OffsetRange, Report, Severity, Totals};
 use super::data_dir::{DataDir, OpenError};
 use super::fs::{Fs, RealFs};
 use super::store::read_named;
-use super::types::LogError;
+use super::types::{Durability, LogError};
 use crate::types::{PartitionId, TopicId, TopicName};
 use directory::Directory;
 use log_check::LogCheck;
@@ -40,6 +38,8 @@ use log_check::LogCheck;
 pub struct VerifyOptions {
     /// The most the records of one batch may unpack to.
     pub max_decompressed_bytes: u64,
+    /// The most that a log may have had unsynced, but for one batch that began before.
+    pub max_group_bytes: u64,
     /// Logs that are checked at a time; at least one.
     pub threads: usize,
 }
@@ -53,7 +53,7 @@ pub trait Progress: Sync {
 }
 
 /// Which log.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogId {
     /// With `partition`, names the directory.
     pub topic: TopicName,
@@ -61,6 +61,8 @@ pub struct LogId {
     pub partition: PartitionId,
     /// Must be the one found in the directory.
     pub topic_id: TopicId,
+    /// What was promised when it was written.
+    pub durability: Durability,
 }
 
 /// What the layer above knows of a data directory.
@@ -141,6 +143,7 @@ impl Inspection {
                             root: &self.dir,
                             log,
                             prior: directory.prior(log),
+                            newest_epoch: directory.newest_epoch(),
                             options,
                             progress,
                         };

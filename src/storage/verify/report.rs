@@ -30,6 +30,9 @@ pub enum FindingKind {
     TornTail,
     /// An index that is missing, incomplete or untrue.
     StaleIndex,
+    /// A snapshot of producers that no recovery would take: damaged, and not the one that the checkpoint names, or above
+    /// the end of its log.
+    StaleSnapshot,
     /// An entry of the checkpoint or a durable slot that speaks of no log, goes beyond its end, or is torn.
     StaleEntry,
     /// A directory of no topic.
@@ -42,8 +45,6 @@ pub enum FindingKind {
     BadBatch,
     /// A batch with the right checksum, whose records cannot be read.
     BadRecords,
-    /// Offsets that no batch has.
-    OffsetGap,
     /// A block of a sealed segment whose checksum is wrong though its batches are whole.
     BadBlock,
     /// A sealed segment that is not what the manifest says.
@@ -54,8 +55,6 @@ pub enum FindingKind {
     ShortLog,
     /// A recovery point that is no boundary between batches.
     BadCheckpoint,
-    /// Batches of another leader epoch than the log's list of epochs has for them.
-    BadEpoch,
     /// A small file that is not as it was written.
     DamagedFile,
     /// A small file that is not there.
@@ -74,6 +73,7 @@ impl FindingKind {
         match self {
             Self::TornTail
             | Self::StaleIndex
+            | Self::StaleSnapshot
             | Self::StaleEntry
             | Self::UnknownDirectory
             | Self::UnknownFile
@@ -87,19 +87,18 @@ impl FindingKind {
         match self {
             Self::TornTail => "torn tail",
             Self::StaleIndex => "stale index",
+            Self::StaleSnapshot => "stale snapshot",
             Self::StaleEntry => "stale entry",
             Self::UnknownDirectory => "unknown directory",
             Self::UnknownFile => "unknown file",
             Self::Leftover => "leftover",
             Self::BadBatch => "bad batch",
             Self::BadRecords => "bad records",
-            Self::OffsetGap => "offset gap",
             Self::BadBlock => "bad block",
             Self::BadSeal => "bad seal",
             Self::MissingSegment => "missing segment",
             Self::ShortLog => "short log",
             Self::BadCheckpoint => "bad checkpoint",
-            Self::BadEpoch => "bad leader epoch",
             Self::DamagedFile => "damaged file",
             Self::MissingFile => "missing file",
             Self::MissingDirectory => "missing directory",
@@ -118,6 +117,9 @@ impl FindingKind {
             Self::StaleIndex => {
                 "An index only says where to look; it is made anew from its log. Nothing is lost."
             }
+            Self::StaleSnapshot => {
+                "The next start takes another one, or reads more of the log. No producer is forgotten."
+            }
             Self::StaleEntry => "It does not count any more, and is put right in time.",
             Self::UnknownDirectory => {
                 "No topic has it: a topic that was not quite created or deleted, or a stranger. The next start moves it to \
@@ -131,16 +133,20 @@ impl FindingKind {
                 "The records at these offsets cannot be read as they were written. All others can be saved."
             }
             Self::BadRecords => "It is stored as it came, but readers cannot decode these records.",
-            Self::OffsetGap => "The records at these offsets are missing.",
             Self::BadBlock => {
-                "Something in it changed that no batch's checksum covers. Reads of it are refused."
+                "Its batches are whole, but not all of it is as it was sealed. Readers check each of its batches."
             }
-            Self::BadSeal => "The partition will not open before the segment is as it was sealed.",
+            Self::BadSeal => {
+                "The segment is not as it was sealed. What is there of it can be read; reads of the rest fail."
+            }
             Self::MissingSegment => "Its records are missing, and the partition will not open without it.",
-            Self::ShortLog => "Records that were acknowledged are missing, and the partition will not open.",
+            Self::ShortLog => {
+                "Records that were acknowledged are missing. The partition takes no more writes."
+            }
             Self::BadCheckpoint => "A recovery would begin at a place that it cannot trust.",
-            Self::BadEpoch => "Clients that compare leader epochs may be misled. The records are whole.",
-            Self::DamagedFile => "What it said has to come from its copy, if there is one, or from a backup.",
+            Self::DamagedFile => {
+                "What it said has to come from a copy, from the batches where they tell it, or from a backup."
+            }
             Self::MissingFile => "It was there once: something removed it.",
             Self::MissingDirectory => "The partition will not open without it.",
             Self::WrongTopic => "The partition will not open: its directory is somebody else's.",

@@ -86,6 +86,8 @@ async fn a_refused_batch_is_sent_again_before_any_later_one_and_only_once() {
         assert_eq!(delivery.await.expect("delivered").offset.get(), expected);
     }
     assert_eq!(broker.values(0), numbers(0..20));
+    assert!(broker.out_of_order() > 0, "later ones were under way");
+    assert_eq!(broker.producers(0), [(1, 0); 20]);
 }
 
 /// More answers come with the end of the stream than can be looked at before it is known that no request can follow.
@@ -98,6 +100,7 @@ async fn the_last_answers_of_a_stream_count_though_it_takes_no_more_requests() {
     let config = ProducerConfig {
         max_in_flight: ANSWERED + 1,
         max_in_flight_per_partition: ANSWERED + 1,
+        idempotence: false,
         ..one_by_one()
     };
     let producer = producer(&url, config).await;
@@ -136,7 +139,7 @@ async fn what_is_tried_again_can_be_asked_for_until_it_is_done() {
 #[tokio::test]
 async fn a_batch_refused_for_good_fails_alone() {
     let (broker, url) = Broker::start(1);
-    broker.script_produce([OnProduce::Append, OnProduce::Refuse]);
+    broker.script_produce([OnProduce::Append, OnProduce::Refuse("INVALID_RECORD")]);
     let producer = producer(&url, one_by_one()).await;
     let mut outcomes = Vec::new();
     for number in 0..3 {
@@ -149,11 +152,126 @@ async fn a_batch_refused_for_good_fails_alone() {
 }
 
 #[tokio::test]
-async fn a_stream_that_breaks_leaves_the_outcome_unknown_and_repeats_nothing() {
+async fn several_batches_behind_one_refused_for_good_are_appended_in_order_in_the_next_epoch() {
+    let (broker, url) = Broker::start(1);
+    broker.script_produce([OnProduce::Append, OnProduce::Refuse("INVALID_RECORD")]);
+    let producer = producer(&url, one_by_one()).await;
+    let mut deliveries = Vec::new();
+    for number in 0..8 {
+        deliveries.push(producer.send(record(&number.to_string())).await.expect("room"));
+    }
+    let mut offsets = Vec::new();
+    for delivery in deliveries {
+        offsets.push(delivery.await.map(|done| done.offset.get()).ok());
+    }
+    assert_eq!(offsets, [Some(0), None, Some(1), Some(2), Some(3), Some(4), Some(5), Some(6)]);
+    assert_eq!(broker.values(0), ["0", "2", "3", "4", "5", "6", "7"]);
+    assert!(broker.out_of_order() > 0, "later ones were under way");
+    assert_eq!((broker.producers(0)[0], broker.producers(0)[1]), ((1, 0), (1, 1)));
+}
+
+#[tokio::test]
+async fn a_connection_that_breaks_before_the_answer_neither_loses_nor_doubles_a_record() {
+    for append in [true, false] {
+        let (broker, url) = Broker::start(1);
+        broker.script_produce([
+            OnProduce::Append,
+            OnProduce::Append,
+            OnProduce::Break { append },
+            OnProduce::Break { append },
+        ]);
+        let producer = producer(&url, one_by_one()).await;
+        let mut deliveries = Vec::new();
+        for number in 0..10 {
+            deliveries.push(producer.send(record(&number.to_string())).await.expect("room"));
+        }
+        for (expected, delivery) in (0..).zip(deliveries) {
+            assert_eq!(
+                delivery.await.expect("delivered").offset.get(),
+                expected,
+                "where it was first appended"
+            );
+        }
+        assert_eq!(broker.values(0), numbers(0..10));
+        assert_eq!(broker.producers(0), [(1, 0); 10]);
+    }
+}
+
+#[tokio::test]
+async fn answers_may_come_in_any_order() {
+    let (broker, url) = Broker::start(1);
+    broker.script_produce([
+        OnProduce::Append,
+        OnProduce::AcknowledgeAfterNext,
+        OnProduce::AcknowledgeAfterNext,
+        OnProduce::Append,
+        OnProduce::AcknowledgeAfterNext,
+        OnProduce::Break { append: true },
+    ]);
+    let producer = producer(&url, one_by_one()).await;
+    let mut deliveries = Vec::new();
+    for number in 0..20 {
+        deliveries.push(producer.send(record(&number.to_string())).await.expect("room"));
+    }
+    for (expected, delivery) in (0..).zip(deliveries) {
+        assert_eq!(delivery.await.expect("delivered").offset.get(), expected);
+    }
+    assert_eq!(broker.values(0), numbers(0..20));
+}
+
+#[tokio::test]
+async fn what_is_given_up_without_an_answer_has_an_unknown_outcome_and_the_next_is_appended_all_the_same() {
+    for (append, epoch) in [(true, 0), (false, 1)] {
+        let (broker, url) = Broker::start(1);
+        broker.script_produce([OnProduce::Append, OnProduce::Break { append }, OnProduce::Swallow]);
+        let config = ProducerConfig { delivery_timeout: Duration::from_millis(500), ..one_by_one() };
+        let producer = producer(&url, config).await;
+        producer.send(record("first")).await.expect("room").await.expect("delivered");
+        let error = producer.send(record("lost")).await.expect("room").await.expect_err("no answer");
+        assert!(error.is_outcome_unknown(), "{error:?}");
+        producer.send(record("last")).await.expect("room").await.expect("delivered");
+        let expected: &[&str] = if append { &["first", "lost", "last"] } else { &["first", "last"] };
+        assert_eq!(broker.values(0), expected);
+        assert_eq!(broker.producers(0).last(), Some(&(1, epoch)));
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_after_a_lost_answer_leaves_the_outcome_unknown() {
+    let (broker, url) = Broker::start(1);
+    broker.script_produce([OnProduce::Break { append: true }, OnProduce::Refuse("MESSAGE_TOO_LARGE")]);
+    let producer = producer(&url, one_by_one()).await;
+    let error = producer.send(record("there")).await.expect("room").await.expect_err("refused");
+    assert!(error.is_outcome_unknown(), "{error:?}");
+    assert_eq!(broker.values(0), ["there"]);
+}
+
+#[tokio::test]
+async fn a_fenced_producer_is_told_so() {
+    let (broker, url) = Broker::start(1);
+    broker.script_produce([OnProduce::Append, OnProduce::Refuse("FENCED_PRODUCER")]);
+    let producer = producer(&url, one_by_one()).await;
+    producer.send(record("first")).await.expect("room").await.expect("delivered");
+    let error = producer.send(record("late")).await.expect("room").await.expect_err("fenced");
+    assert_eq!((error.reason(), error.is_outcome_unknown()), ("FENCED_PRODUCER", false));
+    assert_eq!(broker.values(0), ["first"]);
+}
+
+#[tokio::test]
+async fn a_producer_id_is_asked_for_until_there_is_one() {
+    let (broker, url) = Broker::start(1);
+    broker.refuse_init(2);
+    let producer = producer(&url, one_by_one()).await;
+    producer.send(record("first")).await.expect("room").await.expect("delivered");
+    assert_eq!(broker.producers(0), [(1, 0)]);
+}
+
+#[tokio::test]
+async fn without_idempotence_a_stream_that_breaks_leaves_the_outcome_unknown_and_repeats_nothing() {
     for append in [true, false] {
         let (broker, url) = Broker::start(1);
         broker.script_produce([OnProduce::Append, OnProduce::Break { append }]);
-        let producer = producer(&url, one_by_one()).await;
+        let producer = producer(&url, ProducerConfig { idempotence: false, ..one_by_one() }).await;
         producer.send(record("first")).await.expect("room").await.expect("delivered");
         let error = producer.send(record("lost")).await.expect("room").await.expect_err("broken");
         assert!(error.is_outcome_unknown(), "{error:?}");
@@ -161,6 +279,7 @@ async fn a_stream_that_breaks_leaves_the_outcome_unknown_and_repeats_nothing() {
         producer.send(record("last")).await.expect("room").await.expect("delivered");
         let expected: &[&str] = if append { &["first", "lost", "last"] } else { &["first", "last"] };
         assert_eq!(broker.values(0), expected);
+        assert!(broker.producers(0).iter().all(|producer| *producer == (-1, -1)));
     }
 }
 
@@ -173,16 +292,6 @@ async fn what_a_broker_had_not_begun_when_it_shut_down_is_sent_again_and_only_on
         producer.send(record(value)).await.expect("room").await.expect("delivered");
     }
     assert_eq!(broker.values(0), ["first", "held", "last"]);
-}
-
-#[tokio::test]
-async fn an_unknown_outcome_is_tried_again_when_asked_for_and_may_append_twice() {
-    let (broker, url) = Broker::start(1);
-    broker.script_produce([OnProduce::Break { append: true }]);
-    let producer = producer(&url, ProducerConfig { retry_unknown: true, ..one_by_one() }).await;
-    let delivered = producer.send(record("again")).await.expect("room").await.expect("delivered");
-    assert_eq!(delivered.offset.get(), 1);
-    assert_eq!(broker.values(0), ["again", "again"]);
 }
 
 #[tokio::test]
@@ -213,16 +322,14 @@ async fn a_full_buffer_makes_senders_wait_until_a_batch_is_acknowledged() {
 }
 
 #[tokio::test]
-async fn the_first_record_of_a_topic_that_is_not_there_goes_where_the_broker_says() {
+async fn a_topic_that_is_not_there_is_created_before_its_first_record_is_sent() {
     let (broker, url) = Broker::start(0);
     let producer = producer(&url, one_by_one()).await;
-    let keyed = |value: &str| ProducerRecord::new(topic()).key("21").value(value.to_owned());
-    let first = producer.send(keyed("first")).await.expect("created").await.expect("delivered");
-    assert_eq!(first.partition.get(), 2, "the scripted broker's choice");
-    // Now the topic is known, and the key decides: murmur2("21") without its sign bit.
-    let second = producer.send(keyed("second")).await.expect("room").await.expect("delivered");
-    assert_eq!(second.partition.get(), 1_173_551_340 % 4);
-    assert_eq!(broker.lone_produces(), [None]);
+    let keyed = ProducerRecord::new(topic()).key("21").value("first");
+    let delivered = producer.send(keyed).await.expect("created").await.expect("delivered");
+    // The key decides from the first one on: murmur2("21") without its sign bit.
+    assert_eq!(delivered.partition.get(), 1_173_551_340 % 4);
+    assert_eq!(broker.values(0), ["first"]);
 }
 
 #[tokio::test]

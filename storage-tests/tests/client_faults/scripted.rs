@@ -1,7 +1,7 @@
 //! A broker that does what a test tells it: one topic in memory, and a script of what becomes of each produce and each
 //! read.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
 
 use bytes::BytesMut;
@@ -10,6 +10,7 @@ use futures_util::stream::{self, BoxStream};
 use sagwan::proto;
 use sagwan::proto::admin_service_server::{AdminService, AdminServiceServer};
 use sagwan::proto::log_service_server::{LogService, LogServiceServer};
+use sagwan::proto::produce_stream_response::Outcome;
 use sagwan::record::{self, BatchView};
 use sagwan::types::{LeaderEpoch, Offset};
 use tokio::sync::mpsc;
@@ -27,12 +28,14 @@ pub enum OnProduce {
     Append,
     /// Not appended; the answer says to come again.
     RefuseForNow,
-    /// Not appended; the answer says that it will never be.
-    Refuse,
+    /// Not appended; the answer says that it will never be, for this reason.
+    Refuse(&'static str),
     /// The stream ends before the answer; appended or not.
     Break { append: bool },
     /// Never answered.
     Swallow,
+    /// Appended, and acknowledged after the next one that is answered.
+    AcknowledgeAfterNext,
     /// Appended, and acknowledged when the broker ends.
     AcknowledgeLate,
     /// Not begun; the stream ends since the broker does.
@@ -60,8 +63,23 @@ struct State {
     fetches: Vec<Vec<(i32, i64)>>,
     /// The partition of which nothing can be read.
     fenced: Option<i32>,
-    /// Topics and partitions of produces outside a stream.
-    lone_produces: Vec<Option<i32>>,
+    /// Of each partition, what is known of its producers.
+    producers: HashMap<(i32, i64), Sequences>,
+    /// How many producer ids were given out.
+    producer_ids: i64,
+    /// How many more times none is given out.
+    init_refusals: u32,
+    /// How many batches were refused as out of order.
+    out_of_order: usize,
+}
+
+/// One producer's in one partition.
+#[derive(Debug)]
+struct Sequences {
+    epoch: i16,
+    next: i32,
+    /// The last five: base sequence and offset.
+    recent: VecDeque<(i32, i64)>,
 }
 
 /// Cheap to clone; all clones are one broker.
@@ -69,7 +87,8 @@ struct State {
 pub struct Broker(Arc<Mutex<State>>);
 
 impl Broker {
-    /// Starts a broker whose topic has so many partitions; 0: there is no topic yet, and a produce creates one with 4.
+    /// Starts a broker whose topic has so many partitions; 0: there is no topic yet, and the first to look at it may have
+    /// it created, with 4.
     pub fn start(partitions: usize) -> (Self, String) {
         let state =
             State { exists: partitions > 0, partitions: vec![Vec::new(); partitions], ..State::default() };
@@ -101,8 +120,23 @@ impl Broker {
         self.state().fetches.clone()
     }
 
-    pub fn lone_produces(&self) -> Vec<Option<i32>> {
-        self.state().lone_produces.clone()
+    /// The next so many who ask for a producer id are to come again.
+    pub fn refuse_init(&self, times: u32) {
+        self.state().init_refusals = times;
+    }
+
+    /// How many batches were refused as out of order.
+    pub fn out_of_order(&self) -> usize {
+        self.state().out_of_order
+    }
+
+    /// Producer id and epoch of each batch of a partition.
+    pub fn producers(&self, partition: usize) -> Vec<(i64, i16)> {
+        let producer = |(_, batch): &(i64, BytesMut)| {
+            let view = BatchView::parse(batch).expect("a batch");
+            (view.producer_id(), view.producer_epoch())
+        };
+        self.state().partitions[partition].iter().map(producer).collect()
     }
 
     /// The values of a partition, in their order.
@@ -123,19 +157,56 @@ impl Broker {
         self.0.lock().expect("no panic under the lock")
     }
 
-    /// Appends a batch as a broker does.
-    fn append(&self, partition: i32, batch: &[u8]) -> proto::ProduceResponse {
+    /// Appends a batch as a broker does: one of a producer only if it is the next.
+    fn append(&self, partition: i32, batch: &[u8]) -> Outcome {
         let mut batch = BytesMut::from(batch);
-        let mut state = self.state();
+        let state = &mut *self.state();
         let log = &mut state.partitions[usize::try_from(partition).expect("a partition")];
         let base =
             log.last().map_or(0, |(_, last)| BatchView::parse(last).expect("a batch").next_offset().get());
         record::set_position(&mut batch, Offset::clamped(base), LeaderEpoch(0));
-        let record_count = BatchView::parse(&batch).expect("a batch").record_count();
+        let view = BatchView::parse(&batch).expect("a batch");
+        let record_count = view.record_count();
+        let result = |base_offset, duplicate| {
+            let result = proto::ProduceResult {
+                partition,
+                base_offset,
+                record_count,
+                duplicate,
+                ..Default::default()
+            };
+            Outcome::Response(proto::ProduceResponse { results: vec![result] })
+        };
+        if view.producer_id() >= 0 {
+            let (epoch, sequence) = (view.producer_epoch(), view.base_sequence());
+            let known = state.producers.entry((partition, view.producer_id())).or_insert_with(|| Sequences {
+                epoch,
+                next: sequence,
+                recent: VecDeque::new(),
+            });
+            if epoch < known.epoch {
+                return Outcome::Error(refusal(Code::FailedPrecondition, "FENCED_PRODUCER", None));
+            }
+            if let Some((_, offset)) =
+                known.recent.iter().find(|(recent, _)| (epoch, *recent) == (known.epoch, sequence))
+            {
+                return result(*offset, true);
+            }
+            if sequence != if epoch > known.epoch { 0 } else { known.next } {
+                state.out_of_order += 1;
+                return Outcome::Error(refusal(Code::FailedPrecondition, "OUT_OF_ORDER_SEQUENCE", None));
+            }
+            if epoch > known.epoch {
+                *known = Sequences { epoch, next: 0, recent: VecDeque::new() };
+            }
+            known.next += record_count;
+            known.recent.push_back((sequence, base));
+            if known.recent.len() > 5 {
+                known.recent.pop_front();
+            }
+        }
         log.push((base, batch));
-        let result =
-            proto::ProduceResult { partition, base_offset: base, record_count, ..Default::default() };
-        proto::ProduceResponse { results: vec![result] }
+        result(base, false)
     }
 }
 
@@ -160,25 +231,9 @@ fn channel_stream<T: Send + 'static>(receiver: mpsc::UnboundedReceiver<T>) -> im
 impl LogService for Broker {
     async fn produce(
         &self,
-        request: Request<proto::ProduceRequest>,
+        _request: Request<proto::ProduceRequest>,
     ) -> Result<Response<proto::ProduceResponse>, Status> {
-        let request = request.into_inner();
-        let mut builder = record::BatchBuilder::new(record::BatchOptions::default());
-        for record in &request.records {
-            builder.push(
-                record.timestamp_ms.unwrap_or(0),
-                record.key.as_deref(),
-                record.value.as_deref(),
-                [],
-            );
-        }
-        {
-            let mut state = self.state();
-            state.lone_produces.push(request.partition);
-            state.exists = true;
-            state.partitions.resize(4, Vec::new());
-        }
-        Ok(Response::new(self.append(request.partition.unwrap_or(2), &builder.build().expect("a batch"))))
+        Err(Status::unimplemented("not in the script"))
     }
 
     type ProduceStreamStream = BoxStream<'static, Result<proto::ProduceStreamResponse, Status>>;
@@ -187,25 +242,22 @@ impl LogService for Broker {
         &self,
         request: Request<Streaming<proto::ProduceStreamRequest>>,
     ) -> Result<Response<Self::ProduceStreamStream>, Status> {
-        use proto::produce_stream_response::Outcome;
         let mut requests = request.into_inner();
         let broker = self.clone();
         let (answers, stream) = mpsc::unbounded_channel();
         tokio::spawn(async move {
-            let mut late = Vec::new();
+            let (mut after_next, mut late) = (Vec::new(), Vec::new());
             while let Ok(Some(request)) = requests.message().await {
                 let produce = request.request.expect("a produce");
                 let (partition, batch) =
                     (produce.partition.expect("one"), produce.record_batch.expect("one"));
                 let action = broker.state().on_produce.pop_front();
                 let outcome = match action.unwrap_or(OnProduce::Append) {
-                    OnProduce::Append => Outcome::Response(broker.append(partition, &batch)),
+                    OnProduce::Append => broker.append(partition, &batch),
                     OnProduce::RefuseForNow => {
                         Outcome::Error(refusal(Code::ResourceExhausted, "STORAGE_FULL", Some(1)))
                     }
-                    OnProduce::Refuse => {
-                        Outcome::Error(refusal(Code::InvalidArgument, "INVALID_RECORD", None))
-                    }
+                    OnProduce::Refuse(reason) => Outcome::Error(refusal(Code::InvalidArgument, reason, None)),
                     OnProduce::Break { append } => {
                         if append {
                             broker.append(partition, &batch);
@@ -214,8 +266,14 @@ impl LogService for Broker {
                         return;
                     }
                     OnProduce::Swallow => continue,
+                    OnProduce::AcknowledgeAfterNext => {
+                        let outcome = Some(broker.append(partition, &batch));
+                        after_next
+                            .push(proto::ProduceStreamResponse { request_id: request.request_id, outcome });
+                        continue;
+                    }
                     OnProduce::AcknowledgeLate => {
-                        let outcome = Some(Outcome::Response(broker.append(partition, &batch)));
+                        let outcome = Some(broker.append(partition, &batch));
                         late.push(proto::ProduceStreamResponse { request_id: request.request_id, outcome });
                         continue;
                     }
@@ -229,7 +287,9 @@ impl LogService for Broker {
                 };
                 let answer =
                     proto::ProduceStreamResponse { request_id: request.request_id, outcome: Some(outcome) };
-                let _ = answers.send(Ok(answer));
+                for answer in std::iter::once(answer).chain(after_next.drain(..)) {
+                    let _ = answers.send(Ok(answer));
+                }
             }
         });
         Ok(Response::new(Box::pin(channel_stream(stream))))
@@ -319,6 +379,20 @@ impl LogService for Broker {
         let offsets = request.into_inner().partitions.into_iter().map(listed).collect();
         Ok(Response::new(proto::ListOffsetsResponse { offsets }))
     }
+
+    async fn init_producer(
+        &self,
+        _request: Request<proto::InitProducerRequest>,
+    ) -> Result<Response<proto::InitProducerResponse>, Status> {
+        let mut state = self.state();
+        if state.init_refusals > 0 {
+            state.init_refusals -= 1;
+            return Err(status(Code::Unavailable, "SHUTTING_DOWN", true));
+        }
+        state.producer_ids += 1;
+        let producer_id = state.producer_ids;
+        Ok(Response::new(proto::InitProducerResponse { producer_id, producer_epoch: 0 }))
+    }
 }
 
 fn asked(partition: &proto::FetchPartition) -> (i32, i64) {
@@ -332,9 +406,13 @@ fn asked(partition: &proto::FetchPartition) -> (i32, i64) {
 impl AdminService for Broker {
     async fn describe_topic(
         &self,
-        _request: Request<proto::DescribeTopicRequest>,
+        request: Request<proto::DescribeTopicRequest>,
     ) -> Result<Response<proto::DescribeTopicResponse>, Status> {
-        let state = self.state();
+        let mut state = self.state();
+        if request.into_inner().allow_auto_create && !state.exists {
+            state.exists = true;
+            state.partitions.resize(4, Vec::new());
+        }
         if !state.exists {
             return Err(status(Code::NotFound, "UNKNOWN_TOPIC", false));
         }

@@ -21,7 +21,7 @@ async fn an_unknown_topic_is_named() {
     let outcome = broker.produce(records("nowhere", 0, &["v"])).await;
     assert_failed(outcome, Code::NotFound, "UNKNOWN_TOPIC", &unknown);
     assert_failed(broker.read("nowhere", 0, 0).await, Code::NotFound, "UNKNOWN_TOPIC", &unknown);
-    let describe = proto::DescribeTopicRequest { name: "nowhere".to_owned() };
+    let describe = proto::DescribeTopicRequest { name: "nowhere".to_owned(), ..Default::default() };
     let outcome = broker.admin().describe_topic(describe).await;
     assert_failed(outcome, Code::NotFound, "UNKNOWN_TOPIC", &unknown);
     let delete = proto::DeleteTopicRequest { name: "nowhere".to_owned() };

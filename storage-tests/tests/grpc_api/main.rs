@@ -5,7 +5,9 @@
 mod bad_input;
 mod groups;
 mod harness;
+mod idempotence;
 mod lifecycle;
 mod produce_and_fetch;
 mod streams;
 mod topics;
+mod vanished;

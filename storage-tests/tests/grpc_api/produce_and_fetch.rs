@@ -44,8 +44,8 @@ async fn a_record_comes_back_as_it_was_given() {
             topic: "orders".to_owned(),
             partition: Some(0),
             records: given.clone(),
-            record_batch: None,
             compression: compression.into(),
+            ..Default::default()
         };
         let answer = broker.produce(request).await.expect("produced");
         let [result] = answer.results.as_slice() else { panic!("{answer:?}") };
@@ -238,8 +238,8 @@ async fn a_fetch_that_names_no_size_fits_into_what_clients_take_by_default() {
                 topic: topic.to_owned(),
                 partition: Some(0),
                 records,
-                record_batch: None,
                 compression: compression.into(),
+                ..Default::default()
             };
             broker.produce(request).await.expect("produced");
         }

@@ -307,7 +307,7 @@ async fn a_reader_that_takes_nothing_is_let_go() {
     let partitions = vec![from_offset("orders", 0, 0)];
     let mut stream = follow(&broker, FetchStreamRequest { partitions, ..Default::default() }).await;
     // Standing still is what is tested; there is nothing to wait for but time.
-    tokio::time::sleep(Duration::from_millis(2 * STALL_MS)).await;
+    tokio::time::sleep(Duration::from_millis(3 * STALL_MS)).await;
     let mut read = 0;
     let ending = loop {
         match next(&mut stream).await {

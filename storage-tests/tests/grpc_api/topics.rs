@@ -15,7 +15,7 @@ fn settings(pairs: &[(&str, &str)]) -> std::collections::HashMap<String, String>
 }
 
 async fn describe(broker: &TestBroker, name: &str) -> proto::TopicDescription {
-    let request = proto::DescribeTopicRequest { name: name.to_owned() };
+    let request = proto::DescribeTopicRequest { name: name.to_owned(), ..Default::default() };
     let answer = broker.admin().describe_topic(request).await.expect("described");
     answer.into_inner().topic.expect("a topic")
 }

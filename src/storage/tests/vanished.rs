@@ -1,0 +1,75 @@
+//! Segments that lose their bytes under a reader: what was made of them is void, and the next read says what is lost.
+
+use std::fs::OpenOptions;
+
+use super::hook_fs::HookFs;
+use super::*;
+
+/// A log of sealed segments of five batches each, on which nothing is in memory.
+fn sealed() -> (Fixture, Open) {
+    let mut fixture = Fixture::new();
+    fixture.spec.config.segment_bytes = 10_000;
+    fixture.config.tail_cache_bytes = 0;
+    let open = fixture.create();
+    open.fill(30, 180);
+    open.settle();
+    assert!(fixture.files("log").len() > 3);
+    (fixture, open)
+}
+
+/// Cuts a log file, given by its place among them.
+fn cut(fixture: &Fixture, file: usize, len: u64) -> (Offset, Offset) {
+    let names = fixture.files("log");
+    let path = fixture.log_dir().join(&names[file]);
+    OpenOptions::new().write(true).open(path).unwrap().set_len(len).unwrap();
+    let base = |name: &str| Offset::clamped(name.trim_end_matches(".log").parse().unwrap());
+    (base(&names[file]), base(&names[file + 1]))
+}
+
+#[test]
+fn what_vanishes_between_a_read_and_its_copy_voids_the_lease() {
+    let (fixture, open) = sealed();
+    let (first, next) =
+        (open.log.read(Offset::ZERO, 1).unwrap(), open.log.read(Offset::clamped(60), 1).unwrap());
+    let (base, end) = cut(&fixture, 0, 0);
+    assert_eq!(first.chunks.concat(), vec![0; first.size_bytes as usize]);
+    assert!(!first.lease.is_intact());
+    assert!(next.chunks.concat().iter().any(|byte| *byte != 0) && next.lease.is_intact());
+    let error = open.log.read(Offset::ZERO, 1).unwrap_err();
+    let ReadError::DataLoss { first, last, .. } = error else { panic!("{error}") };
+    assert_eq!((first, last.plus(1)), (base, end));
+    open.assert_numbered(end.get(), 300);
+    open.fill(5, 180);
+    open.assert_numbered(end.get(), 350);
+}
+
+#[test]
+fn what_is_left_of_a_cut_segment_is_read_up_to_the_cut_however_it_falls() {
+    let (fixture, open) = sealed();
+    let size = batch(0, 10, 180).len() as u64;
+    // All blocks have been verified, and the maps are there.
+    open.assert_numbered(0, 300);
+    // Within a page, and within a batch: the rest of the page shows zeros without a fault.
+    let (base, _) = cut(&fixture, 1, 2 * size + 700);
+    let read = open.log.read(base, 1 << 20).unwrap();
+    assert_eq!(read.size_bytes, 2 * size);
+    assert!(record::batches(&read.chunks[0]).all(|batch| batch.unwrap().crc_is_valid()));
+    let error = open.log.read(read.next_offset, 1 << 20).unwrap_err();
+    assert!(matches!(error, ReadError::DataLoss { first, .. } if first == read.next_offset), "{error}");
+}
+
+#[test]
+fn what_was_made_of_a_map_that_has_failed_counts_for_nothing() {
+    let fs = HookFs::default();
+    let mut fixture = Fixture::new();
+    fixture.fs = Arc::new(fs.clone());
+    fixture.config.tail_cache_bytes = 0;
+    let open = fixture.create();
+    open.fill(10, 100);
+    fs.fail_maps(true);
+    assert!(matches!(open.log.read(Offset::clamped(50), 1), Err(ReadError::Io { .. })));
+    assert!(matches!(open.log.find_timestamp(NOW_MS, 1 << 20), Err(ReadError::Io { .. })));
+    fs.fail_maps(false);
+    open.assert_numbered(0, 100);
+    assert_eq!(open.log.find_timestamp(NOW_MS, 1 << 20).unwrap().unwrap().offset, Offset::ZERO);
+}
