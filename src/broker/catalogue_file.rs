@@ -24,7 +24,7 @@ use super::catalogue::{Catalogue, Deletion, TopicEntry};
 use crate::types::{MAX_PARTITIONS_PER_TOPIC, TopicId, TopicName};
 
 /// The name of the file in the data directory.
-pub(super) const CATALOGUE_FILE: &str = "catalogue";
+pub const CATALOGUE_FILE: &str = "catalogue";
 /// The one before it, which the store keeps.
 pub(super) const OLD_CATALOGUE_FILE: &str = "catalogue.old";
 

@@ -24,6 +24,7 @@
 //! | `reader`          | a waiting reader of one partition                                          |
 //! | `fetch`           | reading several partitions at once, with a wait                            |
 //! | `offsets`         | turning positions into offsets, and moving a log's start                   |
+//! | `verify`          | the check of a data directory on which no broker runs                      |
 //!
 //! # What is promised
 //!
@@ -48,6 +49,7 @@ mod topic;
 mod topic_changes;
 mod topic_config;
 mod topics;
+pub mod verify;
 
 pub use error::{BrokerError, CloseBrokerError, OpenBrokerError};
 pub use fetch::{FetchLimits, FetchPartition, Fetched};

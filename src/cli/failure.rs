@@ -22,6 +22,8 @@ pub(super) enum Failure {
     Io { what: String, source: io::Error },
     /// Anything else, in words.
     Failed(String),
+    /// It could not even begin: what the command line names is not there, in use, or something else.
+    CannotRun(String),
     /// Told already, by [`Failure::tell`].
     Told,
 }
@@ -56,6 +58,7 @@ impl Failure {
     fn exit_code(&self) -> u8 {
         match self {
             Self::Client(error) if error.is_unreachable() => UNREACHABLE,
+            Self::CannotRun(_) => USAGE,
             _ => FAILED,
         }
     }
@@ -75,7 +78,7 @@ impl fmt::Display for Failure {
                 None => f.write_str(&one_line(&error.to_string())),
             },
             Self::Io { what, source } => write!(f, "{what}: {source}"),
-            Self::Failed(message) => f.write_str(message),
+            Self::Failed(message) | Self::CannotRun(message) => f.write_str(message),
             Self::Told => f.write_str("told already"),
         }
     }

@@ -164,7 +164,7 @@ impl Serialize for JsonHeader<'_> {
 }
 
 /// Bytes: a string where they are UTF-8, otherwise an object with their base64, so that one is never taken for the other.
-struct Blob<'a>(&'a [u8]);
+pub(super) struct Blob<'a>(pub(super) &'a [u8]);
 
 impl Serialize for Blob<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

@@ -5,6 +5,7 @@ mod completions;
 mod connection;
 mod consume;
 mod delete_records;
+mod dump;
 mod failure;
 mod format;
 mod group;
@@ -16,6 +17,7 @@ mod produce;
 mod progress;
 pub mod serve;
 mod topic;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -69,6 +71,10 @@ enum Command {
     Group(group::GroupCommand),
     /// Delete the oldest records of a partition
     DeleteRecords(delete_records::DeleteRecordsArgs),
+    /// Check a data directory on which no broker runs
+    Verify(verify::VerifyArgs),
+    /// Show what a file of a data directory holds
+    Dump(dump::DumpArgs),
     /// Print a completion script for a shell
     Completions(completions::CompletionsArgs),
 }
@@ -90,6 +96,8 @@ pub fn main() -> ExitCode {
             serve::run(args).await.map_err(|error| Failure::Failed(error.to_string()))
         }),
         Command::Completions(args) => completions::run(&args),
+        Command::Verify(args) => verify::run(&args),
+        Command::Dump(args) => dump::run(&args),
         command => connection::block_on(dispatch(command, &cli.server)),
     };
     match done {
@@ -118,7 +126,7 @@ async fn dispatch(command: Command, server: &ServerArgs) -> Result<(), Failure> 
         Command::Group(command) => group::run(command, &client).await,
         Command::DeleteRecords(args) => delete_records::run(args, &client).await,
         // These need no broker.
-        Command::Serve(_) | Command::Completions(_) => Ok(()),
+        Command::Serve(_) | Command::Completions(_) | Command::Verify(_) | Command::Dump(_) => Ok(()),
     }
 }
 

@@ -133,7 +133,7 @@ impl ServeArgs {
     }
 }
 
-fn start_logging(filter: &str) -> Result<(), ServeError> {
+pub(super) fn start_logging(filter: &str) -> Result<(), ServeError> {
     let parsed = EnvFilter::builder()
         .parse(filter)
         .map_err(|source| ServeError::LogFilter { filter: filter.to_owned(), source })?;

@@ -29,6 +29,11 @@ pub(super) const VERSION: u8 = 2;
 const VERSION_WITHOUT_PRODUCERS: u8 = 1;
 const CLEAN: u8 = 1;
 
+/// The name of the one before it.
+pub(super) fn old_file() -> String {
+    format!("{FILE}.old")
+}
+
 /// Names a log, whatever its topic is called.
 pub(super) type LogKey = (TopicId, PartitionId);
 
@@ -112,15 +117,21 @@ impl Checkpoint {
         valid.then_some(Self { clean: flags == CLEAN, leader_epoch, logs })
     }
 
+    /// The epoch of the run that comes after the one that wrote it: what may have been lost must not come back in another
+    /// guise.
+    pub(super) fn next_epoch(&self) -> LeaderEpoch {
+        if self.clean { self.leader_epoch } else { LeaderEpoch(self.leader_epoch.0.saturating_add(1)) }
+    }
+
     /// Reads the checkpoint of a data directory; `None` if there was never one. In place of a damaged or lost one stands
     /// the one before it, as after an unclean end: its recovery points are lower, and just as true.
     pub(super) fn read(fs: &dyn Fs, dir: &Path) -> Result<Option<Self>, ReadFileError> {
-        let damage = match Self::read_one(fs, dir, FILE) {
+        let damage = match Self::read_file(fs, &dir.join(FILE)) {
             Err(damage @ ReadFileError::Frame { source: FrameError::Damaged, .. }) => Some(damage),
             Ok(None) => None,
             other => return other,
         };
-        match Self::read_one(fs, dir, &format!("{FILE}.old")) {
+        match Self::read_file(fs, &dir.join(old_file())) {
             Ok(Some(older)) => {
                 let damage = damage.map_or("it is missing".to_owned(), |damage| damage.to_string());
                 tracing::warn!(damage, "using the checkpoint before");
@@ -137,13 +148,13 @@ impl Checkpoint {
         }
     }
 
-    fn read_one(fs: &dyn Fs, dir: &Path, name: &str) -> Result<Option<Self>, ReadFileError> {
-        let path = dir.join(name);
-        let read = small_file::read_any(fs, &path, FileKind::Checkpoint, VERSION)?;
+    /// Reads the one in the file `path`, and that alone; `None` if there is none.
+    pub(super) fn read_file(fs: &dyn Fs, path: &Path) -> Result<Option<Self>, ReadFileError> {
+        let read = small_file::read_any(fs, path, FileKind::Checkpoint, VERSION)?;
         let Some((version, body)) = read else { return Ok(None) };
         match Self::decode(version, &body) {
             Some(checkpoint) => Ok(Some(checkpoint)),
-            None => Err(ReadFileError::Frame { path, source: FrameError::Damaged }),
+            None => Err(ReadFileError::Frame { path: path.to_owned(), source: FrameError::Damaged }),
         }
     }
 

@@ -20,12 +20,12 @@ use crate::types::{PartitionId, TopicId, TopicName};
 /// The format of the data directory that this program writes, and the only one it reads.
 pub const FORMAT_VERSION: u32 = 1;
 
-const META_FILE: &str = "meta.toml";
-const LOCK_FILE: &str = ".lock";
+pub(super) const META_FILE: &str = "meta.toml";
+pub(super) const LOCK_FILE: &str = ".lock";
 /// Where directories go that no topic knows.
-const SET_ASIDE_DIR: &str = ".set-aside";
+pub(super) const SET_ASIDE_DIR: &str = ".set-aside";
 /// Where directories of deleted logs go before they are removed.
-const DELETED_DIR: &str = ".deleted";
+pub(super) const DELETED_DIR: &str = ".deleted";
 const FIRST_BROKER_ID: i32 = 1;
 
 /// Why a data directory cannot be used.
@@ -59,6 +59,12 @@ pub enum OpenError {
         dir: PathBuf,
         /// Something in it.
         found: String,
+    },
+    /// It is to be looked at, and is not there or has no data of ours.
+    #[error("{dir} is not a data directory: it has none of the files of one")]
+    NotADataDir {
+        /// The directory.
+        dir: PathBuf,
     },
     /// A newer program has written it.
     #[error(
@@ -98,9 +104,12 @@ pub(super) struct Meta {
 }
 
 /// Why bytes are not a `meta.toml` of ours.
+#[derive(Debug, thiserror::Error)]
 pub(super) enum MetaError {
     /// A newer program has written it, with this version.
+    #[error("it has format version {0}, which is newer than this program's")]
     Newer(u32),
+    #[error("{0}")]
     Damaged(String),
 }
 
@@ -121,6 +130,55 @@ impl Meta {
             _ => Err(damaged(&"it has no valid format_version")),
         }
     }
+
+    /// Reads that of a data directory; `None` if there is none.
+    ///
+    /// # Errors
+    /// [`OpenError`] if it cannot be read, makes no sense or is newer than this program.
+    pub(super) fn read(fs: &dyn Fs, dir: &Path) -> Result<Option<Self>, OpenError> {
+        let path = dir.join(META_FILE);
+        let bytes = read_whole(fs, &path).map_err(|source| OpenError::Io {
+            dir: dir.to_owned(),
+            path: path.clone(),
+            source,
+        })?;
+        let meta = bytes.map(|bytes| Self::decode(&bytes)).transpose();
+        meta.map_err(|error| match error {
+            MetaError::Newer(found) => OpenError::NewerFormat { dir: dir.to_owned(), found },
+            MetaError::Damaged(detail) => OpenError::Damaged { path, detail },
+        })
+    }
+
+    /// A new directory gets its identity.
+    fn create(fs: &dyn Fs, dir: &Path) -> Result<Self, OpenError> {
+        let path = dir.join(META_FILE);
+        let meta = Self {
+            format_version: FORMAT_VERSION,
+            cluster_id: uuid::Uuid::new_v4().to_string(),
+            broker_id: FIRST_BROKER_ID,
+        };
+        let text = meta
+            .encode()
+            .map_err(|error| OpenError::Damaged { path: path.clone(), detail: error.to_string() })?;
+        small_file::replace(fs, dir, META_FILE, text.as_bytes()).map_err(|source| OpenError::Io {
+            dir: dir.to_owned(),
+            path,
+            source,
+        })?;
+        Ok(meta)
+    }
+}
+
+/// What the directory of a log is called.
+pub(super) fn log_dir_name(topic: &TopicName, partition: PartitionId) -> String {
+    format!("{topic}-{partition}")
+}
+
+/// The log whose directory is called so.
+pub(super) fn parse_log_dir_name(name: &str) -> Option<(TopicName, PartitionId)> {
+    let (topic, partition) = name.rsplit_once('-')?;
+    let log = (TopicName::parse(topic).ok()?, partition.parse().ok().and_then(PartitionId::new)?);
+    (log_dir_name(&log.0, log.1) == name).then_some(log)
 }
 
 /// A locked data directory.
@@ -154,33 +212,31 @@ impl DataDir {
             Ok(LockOutcome::Held { holder }) => return Err(OpenError::InUse { dir: dir.to_owned(), holder }),
             Err(source) => return Err(at(lock_path)(source)),
         };
-        let meta = Self::meta(fs, dir)?;
+        let meta = match Meta::read(fs, dir)? {
+            Some(meta) => meta,
+            None => Meta::create(fs, dir)?,
+        };
         Ok(Self { path: dir.to_owned(), meta, _lock: lock })
     }
 
-    fn meta(fs: &dyn Fs, dir: &Path) -> Result<Meta, OpenError> {
-        let path = dir.join(META_FILE);
-        let io_error = |source| OpenError::Io { dir: dir.to_owned(), path: path.clone(), source };
-        let damaged = |detail: String| OpenError::Damaged { path: path.clone(), detail };
-        if let Some(bytes) = read_whole(fs, &path).map_err(io_error)? {
-            return Meta::decode(&bytes).map_err(|error| match error {
-                MetaError::Newer(found) => OpenError::NewerFormat { dir: dir.to_owned(), found },
-                MetaError::Damaged(detail) => damaged(detail),
-            });
+    /// Locks a directory that is only to be looked at. Nothing in it changes; without a lock file, nobody has had it
+    /// since it was copied here, and nothing is locked.
+    ///
+    /// # Errors
+    /// [`OpenError`] if somebody has it, or it cannot be read.
+    pub(super) fn lock_as_is(fs: &dyn Fs, dir: &Path) -> Result<Option<Box<dyn Send + Sync>>, OpenError> {
+        let path = dir.join(LOCK_FILE);
+        match fs.lock_as_is(&path) {
+            Ok(LockOutcome::Locked(lock)) => Ok(Some(lock)),
+            Ok(LockOutcome::Held { holder }) => Err(OpenError::InUse { dir: dir.to_owned(), holder }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(OpenError::Io { dir: dir.to_owned(), path, source }),
         }
-        let meta = Meta {
-            format_version: FORMAT_VERSION,
-            cluster_id: uuid::Uuid::new_v4().to_string(),
-            broker_id: FIRST_BROKER_ID,
-        };
-        let text = meta.encode().map_err(|error| damaged(error.to_string()))?;
-        small_file::replace(fs, dir, META_FILE, text.as_bytes()).map_err(io_error)?;
-        Ok(meta)
     }
 
     /// The directory of a log.
     pub(super) fn log_dir(&self, topic: &TopicName, partition: PartitionId) -> PathBuf {
-        self.path.join(format!("{topic}-{partition}"))
+        self.path.join(log_dir_name(topic, partition))
     }
 
     /// Where a deleted log's directory goes.

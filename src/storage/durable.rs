@@ -20,6 +20,17 @@ pub(super) const FILE: &str = "durable";
 /// The size of a slot.
 pub(super) const SLOT_BYTES: usize = 32;
 
+/// What a slot says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Slot {
+    /// It belongs to no log.
+    Free,
+    /// The log was durable up to this offset.
+    Of(LogKey, Offset),
+    /// Nothing: it was not written whole, or has been damaged.
+    Torn,
+}
+
 /// The file, and what is in it.
 #[derive(Debug)]
 pub(super) struct DurableSlots {
@@ -40,6 +51,22 @@ impl DurableSlots {
     pub(super) fn read(fs: &dyn Fs, dir: &Path) -> io::Result<HashMap<LogKey, Offset>> {
         let content = read_whole(fs, &dir.join(FILE))?.unwrap_or_default();
         Ok(content.as_chunks::<SLOT_BYTES>().0.iter().filter_map(decode).collect())
+    }
+
+    /// All slots of the file `path` with their numbers; `None` if there is no file.
+    ///
+    /// # Errors
+    /// Whatever the file system says.
+    pub(super) fn inspect(fs: &dyn Fs, path: &Path) -> io::Result<Option<Vec<(u64, Slot)>>> {
+        let Some(content) = read_whole(fs, path)? else { return Ok(None) };
+        let (slots, rest) = content.as_chunks::<SLOT_BYTES>();
+        let whole = slots.iter().map(|slot| match decode(slot) {
+            Some((key, durable)) => Slot::Of(key, durable),
+            None if *slot == [0; SLOT_BYTES] => Slot::Free,
+            None => Slot::Torn,
+        });
+        let cut = (!rest.is_empty()).then_some(Slot::Torn);
+        Ok(Some((0..).zip(whole.chain(cut)).collect()))
     }
 
     /// Starts anew with these bounds. What was there before is overwritten by the next [`DurableSlots::write`].

@@ -86,6 +86,11 @@ impl LeaderEpochs {
         self.entries.last().map(|(epoch, _)| *epoch)
     }
 
+    /// All of them, ascending.
+    pub(super) fn entries(&self) -> &[(LeaderEpoch, Offset)] {
+        &self.entries
+    }
+
     /// Encodes the whole file.
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut body = Vec::new();
@@ -111,13 +116,17 @@ impl LeaderEpochs {
 
     /// Reads a log's epochs; `None` if there is no file.
     pub(super) fn read(fs: &dyn Fs, dir: &Path) -> Result<Option<Self>, ReadFileError> {
-        let path = dir.join(FILE);
-        let Some(body) = small_file::read(fs, &path, FileKind::LeaderEpochs, VERSION)? else {
+        Self::read_file(fs, &dir.join(FILE))
+    }
+
+    /// The same from any file.
+    pub(super) fn read_file(fs: &dyn Fs, path: &Path) -> Result<Option<Self>, ReadFileError> {
+        let Some(body) = small_file::read(fs, path, FileKind::LeaderEpochs, VERSION)? else {
             return Ok(None);
         };
         match Self::decode(&body) {
             Some(epochs) => Ok(Some(epochs)),
-            None => Err(ReadFileError::Frame { path, source: FrameError::Damaged }),
+            None => Err(ReadFileError::Frame { path: path.to_owned(), source: FrameError::Damaged }),
         }
     }
 }

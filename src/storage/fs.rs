@@ -92,6 +92,12 @@ pub trait Fs: Send + Sync + fmt::Debug + 'static {
     /// # Errors
     /// Whatever the file system says, but for the lock being held.
     fn lock(&self, path: &Path, content: &str) -> io::Result<LockOutcome>;
+    /// Tries to lock a file that is there, and changes nothing of it: whoever comes later reads what the one before
+    /// wrote.
+    ///
+    /// # Errors
+    /// Whatever the file system says, `NotFound` if there is none, but for the lock being held.
+    fn lock_as_is(&self, path: &Path) -> io::Result<LockOutcome>;
 }
 
 /// An open file; reads and writes name their place.
@@ -202,21 +208,22 @@ impl Fs for RealFs {
 
     fn lock(&self, path: &Path, content: &str) -> io::Result<LockOutcome> {
         let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(std::fs::TryLockError::WouldBlock) => {
-                let mut holder = String::new();
-                // Only for the message: an unreadable lock file is still a held one.
-                let _ = file.take(64).read_to_string(&mut holder);
-                return Ok(LockOutcome::Held { holder });
-            }
-            Err(std::fs::TryLockError::Error(error)) => return Err(error),
+        if let Some(holder) = lock_or_holder(&file)? {
+            return Ok(LockOutcome::Held { holder });
         }
         // It is held all the same; on a full disk, over the content of the last run there is room.
         if let Err(error) = write_content(&mut file, content) {
             tracing::warn!(path = %path.display(), %error, "a second process will not be told who has the lock");
         }
         Ok(LockOutcome::Locked(Box::new(file)))
+    }
+
+    fn lock_as_is(&self, path: &Path) -> io::Result<LockOutcome> {
+        let file = File::open(path)?;
+        Ok(match lock_or_holder(&file)? {
+            Some(holder) => LockOutcome::Held { holder },
+            None => LockOutcome::Locked(Box::new(file)),
+        })
     }
 }
 
@@ -251,6 +258,20 @@ impl FsFile for RealFile {
 
     fn map(&self, len: u64) -> io::Result<Arc<dyn Map>> {
         Ok(Arc::new(FileMap::new(&self.0, len)?))
+    }
+}
+
+/// Locks an open file, or says what whoever has it wrote there.
+fn lock_or_holder(file: &File) -> io::Result<Option<String>> {
+    match file.try_lock() {
+        Ok(()) => Ok(None),
+        Err(std::fs::TryLockError::WouldBlock) => {
+            let mut holder = String::new();
+            // Only for the message: an unreadable lock file is still a held one.
+            let _ = file.take(64).read_to_string(&mut holder);
+            Ok(Some(holder))
+        }
+        Err(std::fs::TryLockError::Error(error)) => Err(error),
     }
 }
 
@@ -430,7 +451,24 @@ mod tests {
             LockOutcome::Held { holder } => assert_eq!(holder, "1234"),
             LockOutcome::Locked(_) => panic!("locked twice"),
         }
+        assert!(
+            matches!(RealFs.lock_as_is(&path).unwrap(), LockOutcome::Held { holder } if holder == "1234")
+        );
         drop(first);
         assert!(matches!(RealFs.lock(&path, "5678").unwrap(), LockOutcome::Locked(_)));
+    }
+
+    #[test]
+    fn a_lock_taken_as_it_is_keeps_others_out_and_the_file_unchanged() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        assert_eq!(RealFs.lock_as_is(&path).err().map(|error| error.kind()), Some(io::ErrorKind::NotFound));
+        std::fs::write(&path, "1234").unwrap();
+        let guard = RealFs.lock_as_is(&path).unwrap();
+        assert!(matches!(guard, LockOutcome::Locked(_)));
+        assert!(
+            matches!(RealFs.lock(&path, "5678").unwrap(), LockOutcome::Held { holder } if holder == "1234")
+        );
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "1234");
     }
 }

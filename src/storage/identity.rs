@@ -33,11 +33,15 @@ pub(super) fn decode(body: &[u8]) -> Option<LogKey> {
 
 /// Reads it; `None` if there is none.
 pub(super) fn read(fs: &dyn Fs, dir: &Path) -> Result<Option<LogKey>, ReadFileError> {
-    let path = dir.join(FILE);
-    let Some(body) = small_file::read(fs, &path, FileKind::TopicId, VERSION)? else { return Ok(None) };
+    read_file(fs, &dir.join(FILE))
+}
+
+/// The same from any file.
+pub(super) fn read_file(fs: &dyn Fs, path: &Path) -> Result<Option<LogKey>, ReadFileError> {
+    let Some(body) = small_file::read(fs, path, FileKind::TopicId, VERSION)? else { return Ok(None) };
     match decode(&body) {
         Some(key) => Ok(Some(key)),
-        None => Err(ReadFileError::Frame { path, source: FrameError::Damaged }),
+        None => Err(ReadFileError::Frame { path: path.to_owned(), source: FrameError::Damaged }),
     }
 }
 

@@ -315,6 +315,53 @@ impl Unflushed {
     }
 }
 
+/// Reads the entries of a file one after the other, through a small buffer.
+pub(super) struct EntryReader<E> {
+    file: Arc<dyn FsFile>,
+    file_len: u64,
+    position: u64,
+    /// Read and not handed out yet, the next entry last.
+    ahead: Vec<E>,
+}
+
+impl<E: Entry> EntryReader<E> {
+    /// How many entries are read at a time.
+    const STEP: u64 = 4096;
+
+    /// From the first one on; `None` if there is no file.
+    ///
+    /// # Errors
+    /// Whatever the file system says.
+    pub(super) fn open(fs: &dyn Fs, path: &Path) -> io::Result<Option<Self>> {
+        let file = match fs.open(path, OpenHow::Read) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            file => file?,
+        };
+        let file_len = file.len()?;
+        Ok(Some(Self { file, file_len, position: 0, ahead: Vec::new() }))
+    }
+
+    /// The next one; `None` at the end.
+    ///
+    /// # Errors
+    /// Whatever the file system says.
+    pub(super) fn next(&mut self) -> io::Result<Option<E>> {
+        if self.ahead.is_empty() {
+            let whole = (self.file_len - self.position) / E::BYTES;
+            let mut bytes = vec![0; (whole.min(Self::STEP) * E::BYTES) as usize];
+            self.file.read_exact_at(&mut bytes, self.position)?;
+            self.position += bytes.len() as u64;
+            self.ahead = bytes.chunks_exact(E::BYTES as usize).rev().filter_map(E::decode).collect();
+        }
+        Ok(self.ahead.pop())
+    }
+
+    /// What is left behind the last whole entry.
+    pub(super) fn trailing_bytes(&self) -> u64 {
+        self.file_len % E::BYTES
+    }
+}
+
 /// Entries as they stand in a file.
 #[derive(Debug, Clone)]
 pub(super) struct FileEntries(pub(super) Bytes);

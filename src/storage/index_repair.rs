@@ -55,7 +55,7 @@ impl Segment {
                 Found::Bad { detail } => detail,
                 Found::End => return Ok(index),
             };
-            scan.skip(&known, known.end.unwrap_or(below), detail)?;
+            scan.skip(&known, detail)?;
         }
     }
 

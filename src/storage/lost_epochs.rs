@@ -80,6 +80,6 @@ fn assign(
             Found::Bad { detail } => detail,
             Found::End => return Ok(()),
         };
-        scan.skip(&known, seal.next, detail)?;
+        scan.skip(&known, detail)?;
     }
 }

@@ -16,6 +16,11 @@
 //! [`segment`], checks ([`segment_reader`]) and lends out of the map ([`mmap`]) without a copy; whether it was all there,
 //! its [`Lease`] tells once it has been copied.
 //!
+//! # Looking inside
+//!
+//! [`verify`] checks a whole directory that no store has open, and changes nothing; [`dump`] shows what a file holds.
+//! Both read the formats through their owners, and go past damage in a log as recovery does ([`scan`]).
+//!
 //! # Files
 //!
 //! ```text
@@ -42,6 +47,7 @@ mod checkpointer;
 mod crew;
 mod damage;
 mod data_dir;
+pub mod dump;
 mod durable;
 mod epochs;
 pub mod fs;
@@ -82,6 +88,7 @@ mod threads;
 mod torn;
 mod types;
 mod upkeep;
+pub mod verify;
 
 pub use data_dir::{FORMAT_VERSION, OpenError};
 pub use handle::LogHandle;

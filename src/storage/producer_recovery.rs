@@ -94,7 +94,7 @@ impl ProducerReplay {
                 Found::End => break,
             };
             // What is damaged there is for the readers to hear of.
-            let damage = scan.skip(&known, seal.next, detail)?;
+            let damage = scan.skip(&known, detail)?;
             tracing::warn!(
                 path = %path.display(), first = %damage.first, next = %damage.next, detail = damage.detail,
                 "some producers may be forgotten"

@@ -150,9 +150,24 @@ pub(super) fn read(
     offset: Offset,
 ) -> Result<Option<Vec<ProducerState>>, ReadFileError> {
     let path = dir.join(name(offset));
-    let Some(body) = small_file::read(fs, &path, FileKind::Producers, VERSION)? else { return Ok(None) };
-    match decode(&body) {
+    match read_file(fs, &path)? {
+        None => Ok(None),
         Some((found, states)) if found == offset => Ok(Some(states)),
-        _ => Err(ReadFileError::Frame { path, source: FrameError::Damaged }),
+        Some(_) => Err(ReadFileError::Frame { path, source: FrameError::Damaged }),
+    }
+}
+
+/// Reads the snapshot in the file `path`, whatever its offset.
+///
+/// # Errors
+/// If it cannot be read, or is no snapshot.
+pub(super) fn read_file(
+    fs: &dyn Fs,
+    path: &Path,
+) -> Result<Option<(Offset, Vec<ProducerState>)>, ReadFileError> {
+    let Some(body) = small_file::read(fs, path, FileKind::Producers, VERSION)? else { return Ok(None) };
+    match decode(&body) {
+        Some(snapshot) => Ok(Some(snapshot)),
+        None => Err(ReadFileError::Frame { path: path.to_owned(), source: FrameError::Damaged }),
     }
 }

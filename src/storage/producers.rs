@@ -114,6 +114,10 @@ impl Remembered {
         self.base_offset.plus(self.records)
     }
 
+    pub(super) fn last_sequence(&self) -> i32 {
+        sequence_after(self.base_sequence, self.records - 1)
+    }
+
     pub(super) fn next_sequence(&self) -> i32 {
         sequence_after(self.base_sequence, self.records)
     }

@@ -34,7 +34,7 @@ use super::seals::{self, Seal};
 use super::segment::{Segment, file_name, offset_entry, parse_log_name};
 use super::small_file::{FrameError, ReadFileError};
 use super::torn;
-use super::types::{Durability, LogSpec, OpenLogError};
+use super::types::{LogSpec, OpenLogError};
 use crate::record::BatchView;
 use crate::types::Offset;
 
@@ -47,6 +47,15 @@ pub(super) struct Prior {
     pub(super) clean: bool,
     /// The log's slot: it was durable up to here at least.
     pub(super) durable: Offset,
+}
+
+impl Prior {
+    /// The log, sealed up to `sealed_end`, had all below this on the disk: nothing there is cut, whatever it looks like.
+    pub(super) fn known_durable(&self, sealed_end: Offset) -> Offset {
+        let recovery_point = self.checkpoint.map(|checkpoint| checkpoint.recovery_point);
+        let recovery_point = recovery_point.map_or(Offset::ZERO, |point| point.mark.offset);
+        sealed_end.max(self.durable).max(recovery_point)
+    }
 }
 
 /// A log that has been opened.
@@ -324,10 +333,7 @@ impl Recovery<'_> {
         whole: bool,
     ) -> Result<Unsealed, OpenLogError> {
         let recovery_point = self.prior.checkpoint.map(|checkpoint| checkpoint.recovery_point);
-        // Nothing below this is cut, whatever it looks like.
-        let known_durable = sealed_end
-            .max(self.prior.durable)
-            .max(recovery_point.map_or(Offset::ZERO, |point| point.mark.offset));
+        let known_durable = self.prior.known_durable(sealed_end);
         let mut unsealed = Unsealed {
             segments: Vec::new(),
             complete: Vec::new(),
@@ -394,13 +400,13 @@ impl Recovery<'_> {
                 Found::Bad { detail } => detail,
                 Found::End => break scan.place(),
             };
-            if next_base.is_none() && self.is_torn(&mut scan, &known).map_err(at_path)? {
+            let (durability, max_group_bytes) = (self.spec.config.durability, self.env.max_group_bytes);
+            if next_base.is_none() && scan.is_torn(&known, durability, max_group_bytes).map_err(at_path)? {
                 let (place, len) = (scan.place(), scan.len());
                 torn::cut(&**self.fs, &self.dir, base, place, len, &detail).map_err(at_path)?;
                 break place;
             }
-            let end = next_base.unwrap_or(known_durable.max(scan.place().offset));
-            let damage = scan.skip(&known, end, detail).map_err(at_path)?;
+            let damage = scan.skip(&known, detail).map_err(at_path)?;
             tracing::error!(
                 path = %path.display(), first = %damage.first, next = %damage.next, detail = damage.detail,
                 "data loss"
@@ -446,20 +452,6 @@ impl Recovery<'_> {
         // The next segment, if any, begins at this offset.
         unsealed.end = Boundary { mark, index: resume };
         Ok(())
-    }
-
-    /// Whether what begins at the bad batch that the scan has come to, in the last segment, can be what a crash left
-    /// of the last group.
-    fn is_torn(&self, scan: &mut Scan, known: &Known<'_>) -> io::Result<bool> {
-        let bad = scan.place();
-        if bad.offset < known.reaches {
-            return Ok(false);
-        }
-        if self.spec.config.durability == Durability::Os {
-            return Ok(true);
-        }
-        let beyond = bad.position + self.env.max_group_bytes;
-        Ok(!scan.has_batch_beyond(beyond, bad.offset, known)?)
     }
 
     /// The indexes of a segment as they were at `point`, if the files can be what they were then.

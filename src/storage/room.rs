@@ -28,7 +28,7 @@ use super::fs::{DirEntry, Fs, FsFile, LockOutcome, OpenHow, is_full};
 use super::mmap::Map;
 
 /// The file's name.
-const FILE: &str = "reserve";
+pub(super) const FILE: &str = "reserve";
 /// It is given up in steps of at least this, so that a neighbour who fills the disk gets little of it. A step has room for
 /// a new file or two on any usual file system.
 const STEP_BYTES: u64 = 64 << 10;
@@ -260,6 +260,10 @@ impl Fs for RoomFs {
 
     fn lock(&self, path: &Path, content: &str) -> io::Result<LockOutcome> {
         self.room.fs.lock(path, content)
+    }
+
+    fn lock_as_is(&self, path: &Path) -> io::Result<LockOutcome> {
+        self.room.fs.lock_as_is(path)
     }
 }
 

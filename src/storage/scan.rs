@@ -20,6 +20,7 @@ use std::sync::Arc;
 use super::damage::Damage;
 use super::epochs::LeaderEpochs;
 use super::fs::{Fs, FsFile, OpenHow};
+use super::types::Durability;
 use crate::record::{self, BatchView, HeaderClaim};
 use crate::types::{LeaderEpoch, Offset};
 
@@ -187,15 +188,7 @@ impl Scan {
     }
 
     /// Whether an intact batch of the log, with an offset above `above`, begins at `from` or after it.
-    ///
-    /// # Errors
-    /// Whatever the file system says on reading.
-    pub(super) fn has_batch_beyond(
-        &mut self,
-        from: u64,
-        above: Offset,
-        known: &Known<'_>,
-    ) -> io::Result<bool> {
+    fn has_batch_beyond(&mut self, from: u64, above: Offset, known: &Known<'_>) -> io::Result<bool> {
         Ok(self.search(from, above, known, false)?.is_some())
     }
 
@@ -254,17 +247,63 @@ impl Scan {
         Ok(true)
     }
 
-    /// Goes past the bad batch at the present place, to where the log goes on or to the end of the file; `end` is one
-    /// past the last offset of the file. Returns what is lost.
+    /// Whether what begins at the bad batch that the scan has come to, in the last segment of a log with this durability,
+    /// can be what a crash left of the last group; see [`super::recovery`].
     ///
     /// # Errors
     /// Whatever the file system says on reading.
-    pub(super) fn skip(&mut self, known: &Known<'_>, end: Offset, detail: String) -> io::Result<Damage> {
+    pub(super) fn is_torn(
+        &mut self,
+        known: &Known<'_>,
+        durability: Durability,
+        max_group_bytes: u64,
+    ) -> io::Result<bool> {
         let bad = self.place();
+        if bad.offset < known.reaches {
+            return Ok(false);
+        }
+        if durability == Durability::Os {
+            return Ok(true);
+        }
+        let beyond = bad.position + max_group_bytes;
+        Ok(!self.has_batch_beyond(beyond, bad.offset, known)?)
+    }
+
+    /// Goes past the bad batch at the present place, to where the log goes on or to the end of the file. Returns what is
+    /// lost.
+    ///
+    /// # Errors
+    /// Whatever the file system says on reading.
+    pub(super) fn skip(&mut self, known: &Known<'_>, detail: String) -> io::Result<Damage> {
+        let bad = self.place();
+        let end = known.end.unwrap_or(known.reaches.max(bad.offset));
         let on = self.find_way_on(known)?.unwrap_or(Place { position: self.buffer.len, offset: end });
         self.go_to(on);
         let positions = bad.position..on.position.max(bad.position);
         Ok(Damage { positions, first: bad.offset, next: on.offset, detail })
+    }
+
+    /// What fills just this part of the file, if it is framed as a batch, whatever its checks say.
+    ///
+    /// # Errors
+    /// Whatever the file system says on reading.
+    pub(super) fn framed(&mut self, range: std::ops::Range<u64>) -> io::Result<Option<BatchView<'_>>> {
+        let len = (range.end - range.start) as usize;
+        if len > LARGEST_BATCH_BYTES {
+            return Ok(None);
+        }
+        let batch = self.buffer.get(range.start, len)?.and_then(|bytes| BatchView::parse(bytes).ok());
+        Ok(batch.filter(|batch| batch.size_bytes() == len))
+    }
+
+    /// The offset that the header at the present place claims, if it can be one.
+    ///
+    /// # Errors
+    /// Whatever the file system says on reading.
+    pub(super) fn claimed_offset(&mut self) -> io::Result<Option<Offset>> {
+        let header = self.buffer.get(self.position, record::HEADER_BYTES)?;
+        let claim = header.and_then(HeaderClaim::read).filter(HeaderClaim::is_plausible);
+        Ok(claim.and_then(|claim| Offset::new(claim.base_offset)))
     }
 
     /// The bytes of a part of the file, in steps.

@@ -104,11 +104,15 @@ pub(super) fn decode(mut body: &[u8]) -> Option<Manifest> {
 
 /// Reads a log's manifest; `None` if there is none.
 pub(super) fn read(fs: &dyn Fs, dir: &Path) -> Result<Option<Manifest>, ReadFileError> {
-    let path = dir.join(FILE);
-    let Some(body) = small_file::read(fs, &path, FileKind::Seals, VERSION)? else { return Ok(None) };
+    read_file(fs, &dir.join(FILE))
+}
+
+/// The same from any file.
+pub(super) fn read_file(fs: &dyn Fs, path: &Path) -> Result<Option<Manifest>, ReadFileError> {
+    let Some(body) = small_file::read(fs, path, FileKind::Seals, VERSION)? else { return Ok(None) };
     match decode(&body) {
         Some(manifest) => Ok(Some(manifest)),
-        None => Err(ReadFileError::Frame { path, source: small_file::FrameError::Damaged }),
+        None => Err(ReadFileError::Frame { path: path.to_owned(), source: small_file::FrameError::Damaged }),
     }
 }
 

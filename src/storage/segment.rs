@@ -27,6 +27,14 @@ pub(super) fn file_name(base: Offset, extension: &str) -> String {
     format!("{:020}.{extension}", base.get())
 }
 
+/// The base offset and the extension of the name of a segment's file, of whatever kind.
+pub(super) fn parse_file_name(name: &str) -> Option<(Offset, &str)> {
+    let (digits, extension) = name.split_once('.')?;
+    let valid = digits.len() == 20 && digits.bytes().all(|b| b.is_ascii_digit());
+    let base = if valid { digits.parse().ok().and_then(Offset::new) } else { None };
+    base.map(|base| (base, extension))
+}
+
 /// The base offset of a log file's name.
 pub(super) fn parse_log_name(name: &str) -> Option<Offset> {
     parse_name(name, "log")
@@ -34,9 +42,7 @@ pub(super) fn parse_log_name(name: &str) -> Option<Offset> {
 
 /// The offset in a [`file_name`] with this extension.
 pub(super) fn parse_name(name: &str, extension: &str) -> Option<Offset> {
-    let digits = name.strip_suffix(extension)?.strip_suffix('.')?;
-    let valid = digits.len() == 20 && digits.bytes().all(|b| b.is_ascii_digit());
-    if valid { digits.parse().ok().and_then(Offset::new) } else { None }
+    parse_file_name(name).filter(|(_, found)| *found == extension).map(|(base, _)| base)
 }
 
 /// Why a segment cannot be read at some place.

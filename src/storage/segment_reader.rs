@@ -267,10 +267,7 @@ impl<'a> SegmentReader<'a> {
                 }
             });
         let skipped = match damage {
-            Ok(Some((detail, mut scan))) => {
-                let end = sealed_end.unwrap_or(self.below);
-                scan.skip(&known, end, detail).map(|damage| (damage, scan))
-            }
+            Ok(Some((detail, mut scan))) => scan.skip(&known, detail).map(|damage| (damage, scan)),
             // It is good now: the read that found it bad failed for another reason.
             Ok(None) => return bad.error.unwrap_or_else(|| self.not_readable(&bad.detail)),
             Err(source) => return SegmentError::Io { path, source },

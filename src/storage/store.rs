@@ -130,11 +130,7 @@ impl Store {
         // Where something was durable there was a checkpoint too, and it has been lost.
         let is_new = checkpoint.is_none() && prior_durable.is_empty();
         let prior = checkpoint.unwrap_or_default();
-        let leader_epoch = if prior.clean || is_new {
-            prior.leader_epoch
-        } else {
-            LeaderEpoch(prior.leader_epoch.0.saturating_add(1))
-        };
+        let leader_epoch = if is_new { prior.leader_epoch } else { prior.next_epoch() };
         let slots = DurableSlots::open(&*fs, dir).map_err(io_error(slots_path))?;
         let syncer = Syncer::new(&*fs, dir, config.sync_method).map_err(io_error(dir.to_owned()))?;
         let (syncer, slots) = (Arc::new(Mutex::new(syncer)), Arc::new(Mutex::new(slots)));
@@ -247,14 +243,7 @@ impl Store {
     /// # Errors
     /// `Io` if it cannot be read or is damaged (kind `InvalidData`).
     pub fn read_file(&self, name: &str) -> Result<Option<Vec<u8>>, LogError> {
-        let path = self.dir().join(name);
-        small_file::read(&*self.fs, &path, FileKind::Named, NAMED_FILE_VERSION).map_err(|error| match error {
-            ReadFileError::Io { path, source } => LogError::Io { path, source: Arc::new(source) },
-            ReadFileError::Frame { path, source } => LogError::Io {
-                path,
-                source: Arc::new(io::Error::new(io::ErrorKind::InvalidData, source.to_string())),
-            },
-        })
+        read_named(&*self.fs, &self.dir().join(name))
     }
 
     /// Replaces a small file atomically and durably; the one before is kept as `<name>.old`. Blocks.
@@ -502,6 +491,17 @@ impl Drop for Store {
     fn drop(&mut self) {
         self.stop_threads();
     }
+}
+
+/// Reads a small file of the layer above; `None` if there is none.
+pub(super) fn read_named(fs: &dyn Fs, path: &Path) -> Result<Option<Vec<u8>>, LogError> {
+    small_file::read(fs, path, FileKind::Named, NAMED_FILE_VERSION).map_err(|error| match error {
+        ReadFileError::Io { path, source } => LogError::Io { path, source: Arc::new(source) },
+        ReadFileError::Frame { path, source } => LogError::Io {
+            path,
+            source: Arc::new(io::Error::new(io::ErrorKind::InvalidData, source.to_string())),
+        },
+    })
 }
 
 fn log_io_error(path: PathBuf, error: io::Error) -> LogError {

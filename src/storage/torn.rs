@@ -17,6 +17,12 @@ pub(super) fn names(base: Offset) -> impl Iterator<Item = String> {
     (1..=COPIES).map(move |number| file_name(base, &format!("{number}.torn")))
 }
 
+/// Whether files of segments with this extension are such copies.
+pub(super) fn is_copy(extension: &str) -> bool {
+    let number = extension.strip_suffix(".torn").and_then(|number| number.parse().ok());
+    number.is_some_and(|number| (1..=COPIES).contains(&number))
+}
+
 /// Copies what follows `place`, to the file's end at `len`, and cuts it off.
 ///
 /// # Errors

@@ -259,7 +259,7 @@ fn checksum_blocks(fs: &dyn Fs, rolled: &Rolled) -> io::Result<Vec<u32>> {
             Found::Bad { detail } => detail,
             Found::End => break,
         };
-        let damage = scan.skip(&known, *next, detail)?;
+        let damage = scan.skip(&known, detail)?;
         scan.copy(damage.positions.clone(), |bytes| {
             crcs.update(bytes);
             Ok(())

@@ -185,6 +185,9 @@ impl Fs for HookFs {
     fn lock(&self, path: &Path, content: &str) -> io::Result<LockOutcome> {
         RealFs.lock(path, content)
     }
+    fn lock_as_is(&self, path: &Path) -> io::Result<LockOutcome> {
+        RealFs.lock_as_is(path)
+    }
 }
 
 impl FsFile for HookFile {

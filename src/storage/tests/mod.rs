@@ -16,6 +16,7 @@ mod sim_producer;
 mod simulation;
 mod stepped;
 mod vanished;
+mod verify;
 
 use std::io;
 use std::path::Path;

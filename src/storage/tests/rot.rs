@@ -210,7 +210,7 @@ fn a_sealed_segment_that_was_cut_or_grew_serves_what_it_has() {
 }
 
 /// A crash that leaves behind the durable end a batch that is bad, and whole ones to `beyond_bytes` behind it.
-fn bad_and_then_good(durability: Durability, beyond_bytes: usize) -> (Fixture, i64) {
+pub(super) fn bad_and_then_good(durability: Durability, beyond_bytes: usize) -> (Fixture, i64) {
     let mut fixture = cold();
     fixture.config.max_group_bytes = 64 << 10;
     fixture.spec.config.durability = durability;

@@ -521,6 +521,17 @@ impl Fs for SimFs {
         let _ = self.open(path, OpenHow::Write)?.write_all_at(&[content.as_bytes()], 0);
         Ok(LockOutcome::Locked(Box::new(())))
     }
+
+    fn lock_as_is(&self, path: &Path) -> io::Result<LockOutcome> {
+        self.open(path, OpenHow::Read)?;
+        let name = path.display().to_string();
+        let taken = self.with(|state| Ok(state.locked.contains(&name)))?;
+        Ok(if taken {
+            LockOutcome::Held { holder: "another".to_owned() }
+        } else {
+            LockOutcome::Locked(Box::new(()))
+        })
+    }
 }
 
 #[derive(Debug, Clone)]

@@ -11,8 +11,10 @@ use std::time::Instant;
 
 use super::super::crew::Crew;
 use super::super::upkeep::Upkeep;
+use super::super::verify::Severity;
 use super::sim_fs::{Disk, Faults, Lies};
 use super::sim_producer::{Numbered, SimProducer};
+use super::verify::verified;
 use super::*;
 use crate::config::SyncMethod;
 
@@ -440,6 +442,9 @@ impl Simulation {
 
     /// The store again, and everything that was promised.
     pub(super) fn start(&mut self) {
+        let fs = Arc::new(self.disk.boot());
+        let report = verified(fs, Path::new("data"), &self.specs, &self.config);
+        assert_eq!(report.count(Severity::Error), 0, "only notes: {:#?}", report.findings);
         self.try_start().unwrap_or_else(|error| panic!("{error}"));
         self.check();
     }
