@@ -25,6 +25,8 @@ use crate::types::{MAX_PARTITIONS_PER_TOPIC, TopicId, TopicName};
 
 /// The name of the file in the data directory.
 pub const CATALOGUE_FILE: &str = "catalogue";
+/// The one before it, which the store keeps.
+pub(super) const OLD_CATALOGUE_FILE: &str = "catalogue.old";
 
 const VERSION: u8 = 2;
 /// Before there were producer ids.

@@ -17,7 +17,7 @@ use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
 
 use super::catalogue::{Catalogue, Command, TopicEntry};
-use super::catalogue_file::{self, CATALOGUE_FILE};
+use super::catalogue_file::{self, CATALOGUE_FILE, OLD_CATALOGUE_FILE};
 use super::error::{BrokerError, OpenBrokerError};
 use super::reader::PartitionReader;
 use super::topic::{self, Topic};
@@ -203,9 +203,12 @@ pub(super) fn log_specs(
         .collect()
 }
 
+/// Reads it; a new data directory gets one. Blocks.
 fn read_catalogue(store: &Store) -> Result<Catalogue, OpenBrokerError> {
     let path = |name: &str| store.dir().join(name);
-    let old = Some(path("catalogue.old")).filter(|path| path.exists());
+    let is_usable = |body: &Vec<u8>| catalogue_file::decode(body).is_ok();
+    let old = store.read_file(OLD_CATALOGUE_FILE).ok().flatten().filter(is_usable);
+    let old = old.map(|_| path(OLD_CATALOGUE_FILE));
     let unusable = |detail: String, old: Option<PathBuf>| OpenBrokerError::Catalogue {
         path: path(CATALOGUE_FILE),
         detail,
@@ -213,9 +216,13 @@ fn read_catalogue(store: &Store) -> Result<Catalogue, OpenBrokerError> {
     };
     match store.read_file(CATALOGUE_FILE) {
         Ok(Some(body)) => catalogue_file::decode(&body).map_err(|error| unusable(error.to_string(), old)),
-        // The old one is written after the first and never without it: the newer one has been lost.
-        Ok(None) if old.is_some() => Err(unusable("it is missing".to_owned(), old)),
-        Ok(None) => Ok(Catalogue::default()),
+        // It is there before the first log: it has been lost.
+        Ok(None) if old.is_some() || store.has_log_dirs()? => Err(unusable("it is missing".to_owned(), old)),
+        Ok(None) => {
+            let catalogue = Catalogue::default();
+            store.replace_file(CATALOGUE_FILE, &catalogue_file::encode(&catalogue))?;
+            Ok(catalogue)
+        }
         Err(error) => Err(unusable(error.to_string(), old)),
     }
 }

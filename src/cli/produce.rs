@@ -227,7 +227,17 @@ impl Run {
             }
             self.bytes += block.len() as u64;
         }
-        client.append_at(place, expected, &records).await?;
+        if records.is_empty() {
+            return Err(Failure::Failed("there is no line to append".to_owned()));
+        }
+        client.append_at(place, expected, &records).await.map_err(|error| {
+            if error.is_outcome_unknown() {
+                let at = expected.get();
+                Failure::Failed(format!("may or may not have been appended, look at offset {at}: {error}"))
+            } else {
+                error.into()
+            }
+        })?;
         self.acknowledged = self.lines;
         Ok(())
     }

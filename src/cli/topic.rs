@@ -7,7 +7,8 @@ use super::failure::Failure;
 use super::input;
 use super::output::{self, OutputArgs};
 use crate::client::{
-    Client, ConfigEntry, NewTopic, PartitionInfo, TopicInfo, TopicListing, TopicName, TopicUpdate,
+    Client, ConfigEntry, NewTopic, PartitionInfo, PartitionState, TopicInfo, TopicListing, TopicName,
+    TopicUpdate,
 };
 
 #[derive(Debug, Subcommand)]
@@ -169,14 +170,18 @@ async fn describe(args: DescribeArgs, client: &Client) -> Result<(), Failure> {
     let topic = Description::from(client.admin().describe_topic(&args.name).await?);
     output::print(args.output.output, &topic, |topic| {
         let partition = |row: &PartitionRow| {
+            // A fenced one is not empty: nothing is known of it.
+            let known = |figure: String| {
+                if row.state == PartitionState::Fenced.as_str() { "-".to_owned() } else { figure }
+            };
             [
                 row.partition.to_string(),
                 row.state.to_owned(),
-                row.leader_epoch.to_string(),
-                row.log_start_offset.to_string(),
-                row.high_watermark.to_string(),
-                row.segments.to_string(),
-                output::size(row.size_bytes),
+                known(row.leader_epoch.to_string()),
+                known(row.log_start_offset.to_string()),
+                known(row.high_watermark.to_string()),
+                known(row.segments.to_string()),
+                known(output::size(row.size_bytes)),
                 row.detail.clone(),
             ]
         };

@@ -68,7 +68,10 @@ fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<JoinHand
     let thread = name.to_owned();
     std::thread::Builder::new().name(name.to_owned()).spawn(move || {
         if std::panic::catch_unwind(AssertUnwindSafe(run)).is_err() {
-            tracing::error!(thread, "a storage thread has panicked; its partitions take no more writes");
+            tracing::error!(
+                thread,
+                "a storage thread has panicked; its work stays undone until the next start"
+            );
         }
     })
 }

@@ -51,7 +51,8 @@ pub enum OpenError {
     },
     /// It has other things in it, and no data of ours.
     #[error(
-        "{dir} is not a data directory, and not empty (it has {found:?}): use an empty or a new directory"
+        "{dir} is not a data directory, and not empty (it has {found:?}): use an empty or a new directory; if it was one, \
+         its meta.toml is missing: put that back"
     )]
     NotOurs {
         /// The directory.
@@ -67,7 +68,7 @@ pub enum OpenError {
     },
     /// A newer program has written it.
     #[error(
-        "the data directory {dir} has format version {found}, this program knows {FORMAT_VERSION}: use a newer sagwan"
+        "{dir}/meta.toml has format version {found}, this program knows {FORMAT_VERSION}: use a newer sagwan"
     )]
     NewerFormat {
         /// The directory.

@@ -288,8 +288,14 @@ impl Log {
             Ok(file) => Some(self.written(file)),
             Err(error) => {
                 self.take_back(&error);
-                let file = self.file.clone().filter(|_| !self.gathered.is_empty())?;
-                Some(self.written(file))
+                match self.file.clone() {
+                    Some(file) if self.has_gathered() => Some(self.written(file)),
+                    Some(_) => None,
+                    None => {
+                        self.answer_gathered();
+                        None
+                    }
+                }
             }
         }
     }
@@ -364,6 +370,18 @@ impl Log {
         );
         for Gathered { done, .. } in gathered {
             done(Err(self.write_error(error)));
+        }
+    }
+
+    /// The file was closed, and could not be opened again: what is still gathered are duplicates of what was synced, or
+    /// has failed, before it was closed.
+    fn answer_gathered(&mut self) {
+        let (failure, log_start_offset) = (self.view.failure(), self.view.log_start_offset());
+        for Gathered { base, done, .. } in self.gathered.drain(..) {
+            done(match &failure {
+                None => Ok(Appended { base_offset: base, log_start_offset, duplicate: true }),
+                Some(reason) => Err(AppendError::Sealed { reason: Arc::clone(reason) }),
+            });
         }
     }
 

@@ -150,6 +150,17 @@ impl LogDirs {
         (identity::read(&*self.fs, &dir).ok()? == Some(key)).then_some((dir, key))
     }
 
+    /// Whether any directory says which log it belongs to.
+    ///
+    /// # Errors
+    /// Whatever the file system says.
+    pub(super) fn any(&self) -> io::Result<bool> {
+        let entries = self.fs.list(&self.data.path)?;
+        let mut dirs =
+            entries.iter().filter(|entry| entry.is_dir).map(|entry| self.data.path.join(&entry.name));
+        Ok(dirs.any(|dir| matches!(identity::read(&*self.fs, &dir), Ok(Some(_)))))
+    }
+
     /// Sets aside the directories that belong to no log. For want of room they stay where they are.
     ///
     /// # Errors

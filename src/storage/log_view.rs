@@ -314,9 +314,9 @@ impl LogView {
         if let Some(read) = self.read_tail(offset, max_bytes)? {
             return Ok(read);
         }
-        self.counters.segment_reads.add(1);
         let durable = self.check_range(offset)?;
         let found = self.search(offset, durable, |reader| reader.read(offset, max_bytes))?;
+        self.counters.segment_reads.add(1);
         if self.is_closed() {
             // The file that was opened may have been that of the next log of this name.
             return Err(ReadError::Closed);
@@ -351,6 +351,8 @@ impl LogView {
         let mut at = offset;
         loop {
             let Some((segment, next)) = self.segment_at(at) else { return Ok(None) };
+            // A segment that is not sealed yet does not know where it ends.
+            let below = next.map_or(below, |next| below.min(next));
             let answer = ask(SegmentReader { segment: &segment, epochs: &self.epochs, below });
             if segment.take_wrong_index() {
                 self.repair_index(&segment);

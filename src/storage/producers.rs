@@ -33,7 +33,7 @@ const SEQUENCE_MASK: u32 = i32::MAX as u32;
 pub enum ProducerError {
     /// Something before it is missing, or it overlaps what is there.
     #[error(
-        "producer {producer_id} sent sequence {sequence}, but {expected} is due: send what comes before it first"
+        "producer {producer_id} sent sequence {sequence}, but {expected} is due: batches come in order, and again only as they came first"
     )]
     OutOfOrder {
         /// The producer.

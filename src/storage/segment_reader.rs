@@ -37,7 +37,7 @@ pub(super) struct SegmentReader<'a> {
     pub(super) segment: &'a Arc<Segment>,
     /// Those of the log.
     pub(super) epochs: &'a Mutex<LeaderEpochs>,
-    /// Nothing at or beyond this offset is visible.
+    /// Nothing at or beyond this offset is visible, or it is another segment's.
     pub(super) below: Offset,
 }
 
@@ -89,6 +89,9 @@ impl<'a> SegmentReader<'a> {
         max_decompressed_bytes: u64,
     ) -> Result<Option<TimestampedOffset>, SegmentError> {
         let start = self.time_floor(timestamp_ms)?.max(from);
+        if start >= self.below {
+            return Ok(None);
+        }
         let Some(mut walk) = self.find(start, WINDOW_BYTES)? else { return Ok(None) };
         let mut scratch = Vec::new();
         loop {
@@ -124,7 +127,10 @@ impl<'a> SegmentReader<'a> {
     /// All records before the returned offset are older than `timestamp_ms`, by the time index.
     fn time_floor(self, timestamp_ms: i64) -> Result<Offset, SegmentError> {
         let segment = self.segment;
-        let before = |entry: TimeEntry| entry.timestamp_ms < timestamp_ms;
+        // What is not visible yet has entries too, and cannot be walked to.
+        let before = |entry: TimeEntry| {
+            entry.timestamp_ms < timestamp_ms && segment.base().plus(entry.relative_offset) < self.below
+        };
         let in_file = {
             let index = segment.index().read();
             let recent = index.times.recent();
@@ -173,7 +179,7 @@ impl<'a> SegmentReader<'a> {
         Ok(is_it)
     }
 
-    /// Walks to the batch that holds `offset`, or the first one after it. `None` if there is none yet.
+    /// Walks to the batch that holds `offset`, which is visible, or the first one after it. `None` if there is none yet.
     fn find(self, offset: Offset, window_bytes: u64) -> Result<Option<Walk<'a>>, SegmentError> {
         let end = self.segment.visible_bytes();
         // Each round knows one damage more than the one before.

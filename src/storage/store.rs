@@ -256,6 +256,14 @@ impl Store {
             .map_err(|error| log_io_error(self.dir().join(name), error))
     }
 
+    /// Whether there are directories of logs, known or not. Blocks.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn has_log_dirs(&self) -> Result<bool, LogError> {
+        self.dirs.any().map_err(|error| log_io_error(self.dir().to_owned(), error))
+    }
+
     /// Creates the directories of new logs, durably. They do not count until the caller has recorded them: after a
     /// crash before that, the next start sets them aside. Blocks.
     ///

@@ -468,9 +468,10 @@ impl SyncThread {
     ) {
         let mut files: Vec<Arc<dyn FsFile>> = Vec::new();
         let mut dirty: Vec<(&Arc<LogView>, Vec<usize>, Boundary)> = Vec::new();
-        let mut by_slot: HashMap<usize, usize> = HashMap::new();
+        // Not by slot: that of a deleted log may be another's by now.
+        let mut by_view: HashMap<*const LogView, usize> = HashMap::new();
         for (view, file, end) in parts {
-            let at = *by_slot.entry(view.slot).or_insert_with(|| {
+            let at = *by_view.entry(Arc::as_ptr(view)).or_insert_with(|| {
                 dirty.push((view, Vec::new(), end));
                 dirty.len() - 1
             });
@@ -493,7 +494,8 @@ impl SyncThread {
             // The slot of a deleted log may be another's by now; it is released under this lock.
             if view.failure().is_none() && !view.is_closed() {
                 view.set_synced(end);
-                slots.set(view.slot, view.key, end.mark.offset);
+                // Its writer may have synced more meanwhile.
+                slots.set(view.slot, view.key, view.synced().mark.offset);
             }
         }
         if let Err(error) = slots.write() {

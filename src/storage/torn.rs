@@ -26,7 +26,7 @@ pub(super) fn is_copy(extension: &str) -> bool {
 /// Copies what follows `place`, to the file's end at `len`, and cuts it off.
 ///
 /// # Errors
-/// Whatever the file system says; nothing is cut before the copy is durable.
+/// Whatever the file system says; nothing is cut before the copy is durable, and half a copy is not kept.
 pub(super) fn cut(
     fs: &dyn Fs,
     dir: &Path,
@@ -37,14 +37,10 @@ pub(super) fn cut(
 ) -> io::Result<()> {
     let path = dir.join(file_name(base, "log"));
     let copy_path = dir.join(free_name(fs, dir, base)?);
-    let copy = fs.open(&copy_path, OpenHow::CreateNew)?;
-    let mut copied = 0;
-    Scan::open(fs, &path, place, len)?.copy(place.position..len, |bytes| {
-        copy.write_all_at(&[bytes], copied)?;
-        copied += bytes.len() as u64;
-        Ok(())
+    copy(fs, &path, place, len, &copy_path).inspect_err(|_| {
+        // What stays of it is one of the copies.
+        let _ = fs.remove_file(&copy_path);
     })?;
-    copy.sync()?;
     fs.sync_dir(dir)?;
     let file = fs.open(&path, OpenHow::Write)?;
     file.set_len(place.position)?;
@@ -54,6 +50,17 @@ pub(super) fn cut(
         kept_in = %copy_path.display(), detail, "cut a torn tail"
     );
     Ok(())
+}
+
+fn copy(fs: &dyn Fs, path: &Path, place: Place, len: u64, to: &Path) -> io::Result<()> {
+    let copy = fs.open(to, OpenHow::CreateNew)?;
+    let mut copied = 0;
+    Scan::open(fs, path, place, len)?.copy(place.position..len, |bytes| {
+        copy.write_all_at(&[bytes], copied)?;
+        copied += bytes.len() as u64;
+        Ok(())
+    })?;
+    copy.sync()
 }
 
 /// A name for the next copy. If all are taken the oldest copy goes, and the others move up.

@@ -194,6 +194,11 @@ fn a_partition_that_cannot_be_read_is_told_and_the_others_are_read() {
     );
     assert!(rows[1]["error"].is_string() && rows[0]["error"].is_null(), "{rows}");
     assert!(sagwan.run("offsets t").stdout.starts_with(b"PARTITION"));
+
+    let described = sagwan.text("topic describe t");
+    let fenced = described.lines().find(|line| line.contains("fenced")).expect("its line");
+    let figures: Vec<_> = fenced.split_whitespace().skip(2).take(5).collect();
+    assert_eq!(figures, ["-"; 5], "{fenced}: not as if it were empty");
 }
 
 #[test]
@@ -363,6 +368,8 @@ fn produce_appends_at_an_expected_offset_or_not_at_all() {
     assert!(late.stderr.contains("the next offset is 2, not 1"), "{}", late.stderr);
     sagwan.append(&at(2), b"3\n");
     assert_eq!(sagwan.text("consume counter --from earliest --exit-at-end"), "1\n2\n3\n");
+    let nothing = sagwan.produce(&at(3), b"");
+    assert_eq!(failure(&nothing), (Some(1), "error: there is no line to append".to_owned()));
     let anywhere = sagwan.produce("produce counter --expected-offset 3", b"4\n");
     assert!(anywhere.stderr.contains("--partition"), "{}", anywhere.stderr);
 }

@@ -2,7 +2,7 @@
 //! served, what cannot be read is told by offset, and everything else is served.
 //!
 //! Data directories of known content are made first: several partitions, sealed and active segments, all codecs, several
-//! leader epochs, some ended in an orderly way and some not. Each iteration takes one, damages one file, opens it, reads
+//! leader epochs, idempotent producers, some ended in an orderly way and some not. Each iteration takes one, damages one file, opens it, reads
 //! everything, and holds it against what was written:
 //!
 //! - each batch that is served is, byte for byte, the one that was written at its offsets;
@@ -11,6 +11,8 @@
 //! - only the damaged file's partition loses anything, and where one place of a log was damaged, only batches that lie
 //!   there;
 //! - the log ends where it ended: nothing acknowledged is cut, and no offset is given out again;
+//! - a batch of an idempotent producer that is sent again is not appended again as long as it is served: it is told as a
+//!   duplicate, with its offset, or, behind a loss, refused as out of order. Where no log is damaged it is a duplicate;
 //! - a second start comes to the same.
 //!
 //! `SAGWAN_TEST_FLIPS` sets how many iterations there are, `SAGWAN_TEST_SEED` the seed of the first one:
@@ -19,7 +21,7 @@
 //! SAGWAN_TEST_FLIPS=10000 cargo test --release -p storage-tests --test flipped_bytes -- --nocapture
 //! ```
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -28,10 +30,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::{Bytes, BytesMut};
-use sagwan::broker::{Broker, BrokerError, Caller, TopicSpec};
+use sagwan::broker::{Broker, BrokerError, Caller, Produced, TopicSpec};
 use sagwan::clock::ManualClock;
 use sagwan::config::{BrokerConfig, StorageConfig};
-use sagwan::record::{self, BatchBuilder, BatchOptions, Codec, HEADER_BYTES};
+use sagwan::record::{self, BatchBuilder, BatchOptions, Codec, HEADER_BYTES, ProducerStamp};
 use sagwan::storage::{LogState, Store};
 use sagwan::types::{Offset, TopicName};
 use storage_tests::setting;
@@ -45,6 +47,8 @@ const DEFAULT_FLIPS: u64 = 300;
 const WORKERS: usize = 4;
 /// Different data directories, one after the other.
 const TEMPLATES: u64 = 6;
+/// So many of its last batches each producer can send again: all that is promised to be remembered.
+const RESENT: usize = 5;
 /// Topic and partitions.
 const TOPICS: [(&str, i64); 2] = [("orders", 2), ("events", 1)];
 
@@ -68,12 +72,37 @@ struct Content {
     batches: BTreeMap<i64, Bytes>,
 }
 
+/// The idempotent producer of a partition.
+#[derive(Default)]
+struct Producer {
+    next_sequence: i32,
+    /// Its last batches as they were sent, and the offset that each got.
+    sent: VecDeque<(i64, BytesMut)>,
+}
+
+impl Producer {
+    /// Appends one batch more.
+    async fn append(&mut self, broker: &Broker, part: Part, mut batch: BytesMut) {
+        let records = record::batches(&batch).next().expect("one").expect("a batch").record_count();
+        let producer_id = 1_000 + i64::from(part.1);
+        let stamp = ProducerStamp { producer_id, producer_epoch: 0, base_sequence: self.next_sequence };
+        record::set_producer(&mut batch, stamp);
+        let produced = append(broker, part, batch.clone()).await.expect("appended");
+        self.next_sequence += records;
+        self.sent.push_back((produced.base_offset.get(), batch));
+        if self.sent.len() > RESENT {
+            self.sent.pop_front();
+        }
+    }
+}
+
 /// A data directory, and what is in it.
 struct Template {
     dir: tempfile::TempDir,
     clean: bool,
     newest_epoch: i32,
     contents: BTreeMap<Part, Content>,
+    producers: BTreeMap<Part, Producer>,
 }
 
 fn open(runtime: &Runtime, dir: &Path) -> Result<Arc<Broker>, String> {
@@ -105,9 +134,9 @@ fn batch(random: &mut fastrand::Rng) -> BytesMut {
     builder.build().expect("a batch")
 }
 
-async fn append(broker: &Broker, (topic, partition): Part, batch: BytesMut) -> Result<i64, BrokerError> {
+async fn append(broker: &Broker, (topic, partition): Part, batch: BytesMut) -> Result<Produced, BrokerError> {
     let pending = broker.start_append(Caller::Client, &name(topic), partition, batch, None).await?;
-    Ok(pending.wait().await?.base_offset.get())
+    pending.wait().await
 }
 
 impl Template {
@@ -128,12 +157,19 @@ impl Template {
                 broker.create_topic(spec).await.expect("a new topic");
             }
         });
+        let mut producers: BTreeMap<Part, Producer> =
+            parts().map(|part| (part, Producer::default())).collect();
         let runs = 3;
         for run in 0..runs {
             runtime.block_on(async {
-                for part in parts() {
+                for (part, producer) in &mut producers {
                     for _ in 0..random.u32(20..70) {
-                        append(&broker, part, batch(&mut random)).await.expect("appended");
+                        let batch = batch(&mut random);
+                        if random.bool() {
+                            producer.append(&broker, *part, batch).await;
+                        } else {
+                            append(&broker, *part, batch).await.expect("appended");
+                        }
                     }
                 }
             });
@@ -156,7 +192,7 @@ impl Template {
         }
         let newest_epoch = leader_epoch(&broker);
         kill(broker);
-        Self { dir, clean, newest_epoch, contents }
+        Self { dir, clean, newest_epoch, contents, producers }
     }
 
     /// The files that can be damaged, relative to the directory, by class.
@@ -398,11 +434,16 @@ impl Iteration<'_> {
                 before.insert(part, found);
             }
         }
+        for (part, found) in &before {
+            self.send_again(&broker, *part, found);
+        }
         // Writing goes on with the next offset, or is refused for the damage alone.
         let added = batch(random);
         for (part, found) in &mut before {
             match self.runtime.block_on(append(&broker, *part, added.clone())) {
-                Ok(base) => assert_eq!(base, found.content.end, "{part:?}: the next offset"),
+                Ok(produced) => {
+                    assert_eq!(produced.base_offset.get(), found.content.end, "{part:?}: the next offset");
+                }
                 Err(BrokerError::Fenced { .. }) if found.fault.is_some() => {}
                 Err(error) => panic!("{part:?}: {error}"),
             }
@@ -424,8 +465,28 @@ impl Iteration<'_> {
                     .all(|(base, bytes)| again.content.batches.get(base) == Some(bytes)),
                 "{part:?}: the same is served"
             );
+            self.send_again(&broker, part, &found);
         }
         kill(broker);
+    }
+
+    /// Sends what a producer sent last, and what is served, once more.
+    fn send_again(&self, broker: &Broker, part: Part, found: &Read) {
+        let is_damaged = self.part() == Some(part) && self.class == "log";
+        for (base, batch) in &self.template.producers[&part].sent {
+            if !found.content.batches.contains_key(base) {
+                continue;
+            }
+            match self.runtime.block_on(append(broker, part, batch.clone())) {
+                Ok(produced) => {
+                    assert!(produced.duplicate, "{part:?}: {base} is appended again");
+                    assert_eq!(produced.base_offset.get(), *base, "{part:?}");
+                }
+                Err(BrokerError::Fenced { .. }) if found.fault.is_some() => {}
+                Err(BrokerError::Producer { .. }) if is_damaged => {}
+                Err(error) => panic!("{part:?}: {base} sent again: {error}"),
+            }
+        }
     }
 
     /// Holds a partition against what was written; `None` if it is fenced.

@@ -94,7 +94,7 @@ pub(super) fn producer(sequence: &proto::ProducerSequence) -> Result<ProducerSta
     let &proto::ProducerSequence { producer_id, producer_epoch, base_sequence } = sequence;
     i16::try_from(producer_epoch)
         .ok()
-        .filter(|epoch| producer_id >= 0 && *epoch >= 0 && base_sequence >= 0)
+        .filter(|epoch| producer_id > 0 && *epoch >= 0 && base_sequence >= 0)
         .map(|producer_epoch| ProducerStamp { producer_id, producer_epoch, base_sequence })
         .ok_or_else(|| Failure::invalid_producer(producer_id, producer_epoch, base_sequence))
 }

@@ -75,8 +75,8 @@ impl Failure {
     /// Numbers that no producer has.
     pub(super) fn invalid_producer(producer_id: i64, producer_epoch: i32, base_sequence: i32) -> Self {
         let message = format!(
-            "producer id {producer_id}, epoch {producer_epoch} and sequence {base_sequence} are no producer's: none is \
-             negative, and the highest epoch is {}",
+            "producer id {producer_id}, epoch {producer_epoch} and sequence {base_sequence} are no producer's: the id comes \
+             from InitProducer and is not 0, none is negative, and the highest epoch is {}",
             i16::MAX
         );
         let metadata = vec![

@@ -66,10 +66,12 @@ async fn a_topic_that_is_refused_leaves_nothing_behind() {
 async fn validating_creates_nothing() {
     let place = Place::new();
     let broker = place.open();
+    let catalogue = || std::fs::read(place.dir.path().join("catalogue")).expect("there");
+    let before = catalogue();
     let only = TopicSpec { validate_only: true, ..spec("t", 2, &[("compression", "zstd")]) };
     let described = broker.create_topic(only).await.expect("valid");
     assert_eq!((described.partitions.len(), shown(&described, "compression").as_str()), (2, "zstd"));
-    assert!(broker.topics().is_empty() && !place.has("t-0") && !place.has("catalogue"));
+    assert!(broker.topics().is_empty() && !place.has("t-0") && catalogue() == before);
 }
 
 #[tokio::test]

@@ -49,6 +49,21 @@ async fn a_producer_id_is_given_out_once_also_across_a_crash() {
     }
     let broker = place.reopen(place.open()).await;
     assert!(given.insert(broker.init_producer().await.expect("an id")));
+    assert!(given.iter().all(|id| id.get() != 0), "that is what a client sends that sets none");
+}
+
+#[tokio::test]
+async fn a_producer_id_does_not_come_again_with_the_catalogue_before_the_last_change() {
+    let place = Place::new();
+    let broker = place.open();
+    let given = broker.init_producer().await.expect("an id");
+    broker.close().await.expect("closed");
+    drop(Arc::into_inner(broker).expect("nobody else has it"));
+    let path = |name: &str| place.dir.path().join(name);
+    fs::copy(path("catalogue.old"), path("catalogue")).expect("put back");
+    let broker = place.open();
+    let again = broker.init_producer().await.expect("an id");
+    assert!(again > given, "{again} was given out before");
 }
 
 #[tokio::test]

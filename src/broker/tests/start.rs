@@ -4,7 +4,7 @@ use std::fs;
 use std::sync::Arc;
 
 use crate::broker::catalogue::{Catalogue, Command};
-use crate::broker::catalogue_file::{self, CATALOGUE_FILE};
+use crate::broker::catalogue_file::{self, CATALOGUE_FILE, OLD_CATALOGUE_FILE};
 use crate::broker::testing::{Place, append, batch, create, name, produce, record, values};
 use crate::broker::{Broker, BrokerError, Caller, OpenBrokerError, Target};
 use crate::record::Codec;
@@ -131,6 +131,22 @@ async fn a_damaged_catalogue_is_refused_and_the_one_before_it_named() {
     fs::copy(place.dir.path().join("catalogue.old"), &path).expect("as the message says");
     let broker = place.open();
     assert_eq!(broker.topics().len(), 1);
+}
+
+#[tokio::test]
+async fn logs_without_any_catalogue_are_not_taken_for_strays() {
+    let place = Place::new();
+    let broker = place.open();
+    create(&broker, "a", 1, &[]).await;
+    broker.close().await.expect("an orderly end");
+    crash(broker);
+    for file in [CATALOGUE_FILE, OLD_CATALOGUE_FILE] {
+        fs::remove_file(place.dir.path().join(file)).expect("removed");
+    }
+    let error = place.try_open().expect_err("not without the catalogue");
+    let OpenBrokerError::Catalogue { old, .. } = &error else { panic!("{error}") };
+    assert_eq!(*old, None, "{error}");
+    assert!(place.has("a-0"), "it is not set aside");
 }
 
 #[tokio::test]

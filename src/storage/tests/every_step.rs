@@ -2,12 +2,11 @@
 //! with the power cut right before it. Wherever that is, it is as before or as after, what was acknowledged is there, and
 //! the store can be used.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use super::super::crew::Crew;
-use super::super::threads::Command;
 use super::sim_fs::{Event, Kept, Lies};
 use super::simulation::{Model, Outcomes, Simulation, Up};
+use super::stepped::delete;
 use super::*;
 use crate::config::SyncMethod;
 
@@ -92,22 +91,6 @@ fn replace_last(simulation: &mut Simulation) {
         simulation.outcomes.push(Outcomes::default());
     }
     simulation.upkeep();
-}
-
-/// The writer has to let go of the log meanwhile.
-fn delete(store: &Store, crew: &mut Crew, log: LogHandle) -> Result<(), LogError> {
-    let [writer] = &mut crew.writers[..] else { panic!("one writer") };
-    std::thread::scope(|scope| {
-        let deleting = scope.spawn(|| store.delete_logs(&[log], &[]));
-        while let Ok(command) = writer.commands.recv_timeout(Duration::from_mins(1)) {
-            let is_close = matches!(command, Command::Close(..));
-            writer.round(command);
-            if is_close {
-                break;
-            }
-        }
-        deleting.join().unwrap()
-    })
 }
 
 /// Starts again, checks everything, and finds every log fit for use.

@@ -42,14 +42,15 @@ pub(super) struct HookFs {
     log_room_bytes: Arc<AtomicU64>,
     /// Files that are open, by the ends of their names, and the most there were at a time.
     open: Arc<Mutex<HashMap<OsString, (usize, usize)>>>,
-    /// Whether maps say that they have failed.
-    fail_maps: Arc<AtomicBool>,
+    /// The next map that is touched from here on shows zeros there.
+    vanishes_from: Arc<AtomicU64>,
 }
 
 impl Default for HookFs {
     fn default() -> Self {
-        let log_room_bytes = Arc::new(AtomicU64::new(u64::MAX));
-        Self { hook: Arc::default(), log_room_bytes, open: Arc::default(), fail_maps: Arc::default() }
+        let [log_room_bytes, vanishes_from] =
+            [u64::MAX; 2].map(|no_limit| Arc::new(AtomicU64::new(no_limit)));
+        Self { hook: Arc::default(), log_room_bytes, open: Arc::default(), vanishes_from }
     }
 }
 
@@ -92,9 +93,15 @@ impl HookFs {
         self.open.lock().get(OsStr::new(extension)).map_or(0, |(_, most)| *most)
     }
 
-    /// From now on, all maps say that they have failed, or those that have not do not.
-    pub(super) fn fail_maps(&self, fail: bool) {
-        self.fail_maps.store(fail, Ordering::Relaxed);
+    /// The next time that a map lends out something beyond this position, it shows zeros from there on, and has failed
+    /// from then on.
+    pub(super) fn vanish_once(&self, from: u64) {
+        self.vanishes_from.store(from, Ordering::Relaxed);
+    }
+
+    /// Whether that has come to pass.
+    pub(super) fn has_vanished(&self) -> bool {
+        self.vanishes_from.load(Ordering::Relaxed) == u64::MAX
     }
 
     fn step(&self, step: Step, path: &Path) -> io::Result<()> {
@@ -221,14 +228,16 @@ impl FsFile for HookFile {
         Err(io::ErrorKind::Unsupported.into())
     }
     fn map(&self, len: u64) -> io::Result<Arc<dyn Map>> {
-        Ok(Arc::new(HookMap { map: self.file.map(len)?, fail: Arc::clone(&self.fs.fail_maps) }))
+        let vanishes_from = Arc::clone(&self.fs.vanishes_from);
+        Ok(Arc::new(HookMap { map: self.file.map(len)?, vanishes_from, failed: AtomicBool::new(false) }))
     }
 }
 
 #[derive(Debug)]
 struct HookMap {
     map: Arc<dyn Map>,
-    fail: Arc<AtomicBool>,
+    vanishes_from: Arc<AtomicU64>,
+    failed: AtomicBool,
 }
 
 impl Map for HookMap {
@@ -236,9 +245,18 @@ impl Map for HookMap {
         self.map.len()
     }
     fn slice(self: Arc<Self>, range: Range<u64>) -> io::Result<Bytes> {
-        Arc::clone(&self.map).slice(range)
+        let bytes = Arc::clone(&self.map).slice(range.clone())?;
+        let from = self.vanishes_from.load(Ordering::Relaxed);
+        if range.end <= from {
+            return Ok(bytes);
+        }
+        self.vanishes_from.store(u64::MAX, Ordering::Relaxed);
+        self.failed.store(true, Ordering::Relaxed);
+        let mut bytes = bytes.to_vec();
+        bytes[from.saturating_sub(range.start) as usize..].fill(0);
+        Ok(bytes.into())
     }
     fn has_failed(&self) -> bool {
-        self.fail.load(Ordering::Relaxed) || self.map.has_failed()
+        self.failed.load(Ordering::Relaxed) || self.map.has_failed()
     }
 }

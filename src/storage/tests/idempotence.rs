@@ -4,46 +4,10 @@
 use std::sync::mpsc::TryRecvError;
 use std::time::Instant;
 
-use super::super::crew::Crew;
 use super::super::producer_snapshot;
 use super::hook_fs::{HookFs, Step, hooked};
+use super::stepped::{Outcome, Stepped, delete};
 use super::*;
-
-type Outcome = Receiver<Result<Appended, AppendError>>;
-
-/// A store whose threads are stepped by the test.
-struct Stepped {
-    open: Open,
-    crew: Crew,
-}
-
-impl Stepped {
-    fn new(fixture: &Fixture) -> Self {
-        let clock: Arc<dyn Clock> = fixture.clock.clone();
-        let config = StorageConfig { writer_threads: 1, ..fixture.config.clone() };
-        let (store, crew) =
-            Store::assemble(Arc::clone(&fixture.fs), fixture.dir.path(), &config, clock).unwrap();
-        store.prepare().unwrap();
-        let log = store.create_logs(std::slice::from_ref(&fixture.spec)).unwrap().remove(0);
-        Self { open: Open { store, log }, crew }
-    }
-
-    fn send(&self, batch: BytesMut) -> Outcome {
-        self.open.send(batch)
-    }
-
-    /// The writer makes one group of all that was sent.
-    fn write(&mut self) {
-        let writer = &mut self.crew.writers[0];
-        while let Ok(command) = writer.commands.try_recv() {
-            writer.round(command);
-        }
-    }
-
-    fn sync(&self) {
-        self.crew.syncer.sync_waiting(Instant::now());
-    }
-}
 
 /// Where it is, and whether it had been there before.
 fn place(outcome: &Outcome) -> (i64, bool) {
@@ -168,6 +132,81 @@ fn a_duplicate_is_not_acknowledged_when_the_sync_of_its_original_fails() {
     for outcome in sent.iter().chain([&behind]) {
         assert!(matches!(failure(outcome), AppendError::Sealed { .. }));
     }
+}
+
+#[test]
+fn a_duplicate_is_answered_and_the_log_goes_on_when_its_file_cannot_be_opened_again() {
+    let (mut fixture, fs) = hooked();
+    fixture.config.open_logs = 1;
+    let mut log = Stepped::new(&fixture);
+    let original = log.send(stamped(0, 0, 100));
+    log.write();
+    fixture.spec.topic = TopicName::parse("others").unwrap();
+    fixture.spec.topic_id = TopicId::from_bytes([8; 16]);
+    let mut other = log.open.store.create_logs(std::slice::from_ref(&fixture.spec)).unwrap().remove(0);
+    // The other log is written first, and the file of this one closed for it: once the original is synced.
+    std::mem::swap(&mut log.open.log, &mut other);
+    let _others = log.send(batch(0, 10, 100));
+    std::mem::swap(&mut log.open.log, &mut other);
+    let (duplicate, gap) = (log.send(stamped(0, 0, 100)), log.send(stamped(0, 500, 100)));
+    fs.fail_log(Step::Open, io::ErrorKind::Other);
+    let Stepped { crew, .. } = &mut log;
+    let (writer, syncer) = (&mut crew.writers[0], &crew.syncer);
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            // It is refused when the duplicate before it has been gathered.
+            gap.recv().unwrap().unwrap_err();
+            syncer.sync_waiting(Instant::now());
+        });
+        let first = writer.commands.recv().unwrap();
+        writer.round(first);
+    });
+    assert_eq!((place(&original), place(&duplicate)), ((0, false), (0, true)));
+    fs.heal();
+    let next = log.send(stamped(0, 10, 100));
+    log.write();
+    log.sync();
+    assert_eq!(place(&next), (10, false));
+}
+
+#[test]
+fn a_duplicate_left_by_a_deleted_log_does_not_hide_that_the_next_one_could_not_be_synced() {
+    let (mut fixture, fs) = hooked();
+    let mut log = Stepped::new(&fixture);
+    let original = log.send(stamped(0, 0, 100));
+    log.write();
+    // The duplicate comes while the original is being synced, and waits for the next group.
+    let (syncing, is_syncing) = channel();
+    let (go_on, may_go_on) = channel::<()>();
+    let may_go_on = parking_lot::Mutex::new(may_go_on);
+    fs.hook(move |step, path| {
+        if step == Step::Sync && path.ends_with(FIRST) {
+            syncing.send(()).unwrap();
+            may_go_on.lock().recv().unwrap();
+        }
+        Ok(())
+    });
+    let duplicate = log.send(stamped(0, 0, 100));
+    let Stepped { open, crew } = &mut log;
+    let (writer, syncer) = (&mut crew.writers[0], &crew.syncer);
+    std::thread::scope(|scope| {
+        scope.spawn(|| syncer.sync_waiting(Instant::now()));
+        is_syncing.recv().unwrap();
+        let command = writer.commands.recv().unwrap();
+        writer.round(command);
+        go_on.send(()).unwrap();
+    });
+    fs.heal();
+    assert_eq!(place(&original), (0, false));
+    assert!(is_waiting(&duplicate));
+    delete(&open.store, crew, open.log.clone()).unwrap();
+    fixture.spec.topic_id = TopicId::from_bytes([8; 16]);
+    open.log = open.store.create_logs(std::slice::from_ref(&fixture.spec)).unwrap().remove(0);
+    let next = log.send(batch(0, 10, 100));
+    log.write();
+    fs.fail_log(Step::Sync, io::ErrorKind::Other);
+    log.sync();
+    assert!(matches!(failure(&next), AppendError::Sealed { .. }));
 }
 
 #[test]
@@ -342,6 +381,52 @@ fn a_snapshot_that_is_lost_or_damaged_is_not_believed_and_no_duplicate_gets_thro
             }
         }
     }
+}
+
+#[test]
+fn what_is_readable_behind_rot_tells_of_producers() {
+    for segment_bytes in [10_000, 1 << 30] {
+        let mut fixture = Fixture::new();
+        fixture.spec.config.segment_bytes = segment_bytes;
+        let open = fixture.create();
+        open.put_all(0, 120, 100);
+        open.settle();
+        open.crash();
+        for name in fixture.files("snapshot") {
+            std::fs::remove_file(fixture.log_dir().join(name)).unwrap();
+        }
+        std::fs::remove_file(fixture.dir.path().join("checkpoint")).unwrap();
+        change(&fixture, FIRST, |bytes| bytes[2 * stamped(0, 0, 100).len() + 100] ^= 1);
+        let open = fixture.reopen();
+        open.assert_lost(120, &[(20, 29)]);
+        open.assert_known(120);
+        // It is there, and must not be there twice.
+        assert_eq!(out_of_order(&open.put(stamped(0, 0, 100)).unwrap_err()), (120, 0));
+    }
+}
+
+#[test]
+fn a_log_whose_end_is_back_knows_its_producers_again() {
+    let fixture = Fixture::new();
+    let open = fixture.create();
+    open.put_all(0, 100, 100);
+    open.close();
+    let open = fixture.reopen();
+    open.put_all(100, 200, 100);
+    open.crash();
+    let whole = std::fs::read(fixture.log_dir().join(FIRST)).unwrap();
+    change(&fixture, FIRST, |bytes| bytes.truncate(whole.len() / 4 * 3));
+    for is_orderly in [true, false, true] {
+        let open = fixture.reopen();
+        assert!(matches!(open.log.status().state, LogState::ReadOnly { .. }));
+        open.end(is_orderly);
+    }
+    change(&fixture, FIRST, |bytes| *bytes = whole);
+    let open = fixture.reopen();
+    assert_eq!(open.log.status().state, LogState::Online);
+    open.assert_known(200);
+    open.put_all(200, 300, 100);
+    open.assert_known(300);
 }
 
 #[test]

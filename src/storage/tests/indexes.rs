@@ -1,5 +1,7 @@
 //! An index is never evidence: whatever it says, what is read is what the log has, and it is made anew.
 
+use super::hook_fs::{Step, hooked};
+use super::stepped::Stepped;
 use super::*;
 
 #[test]
@@ -190,4 +192,30 @@ fn an_index_that_goes_wrong_while_the_log_is_served_misleads_nobody() {
         }
         assert_eq!(fixture.reopen().store.stats().recovered_logs, 0);
     }
+}
+
+#[test]
+fn an_entry_of_a_batch_that_is_not_visible_yet_is_not_taken_for_a_wrong_one() {
+    let (mut fixture, fs) = hooked();
+    fixture.config.tail_cache_bytes = 0;
+    fixture.config.index_interval_bytes = 1 << 10;
+    let mut log = Stepped::new(&fixture);
+    for from in [0, 50] {
+        log.sync();
+        for i in from..from + 50 {
+            let _ = log.send(batch_at(NOW_MS + i, i as u64 * 10, 10, 100));
+        }
+        log.write();
+    }
+    assert_eq!(log.open.log.durable_offset(), Offset::clamped(500));
+    // An index that is made anew comes back into memory, and its file goes.
+    let repaired = Arc::new(AtomicBool::new(false));
+    let noted = Arc::clone(&repaired);
+    fs.hook(move |step, path| {
+        let is_index = path.extension().is_some_and(|extension| extension == "index");
+        noted.fetch_or(step == Step::Remove && is_index, Ordering::Relaxed);
+        Ok(())
+    });
+    assert!(log.open.log.find_timestamp(NOW_MS + 90, 1 << 20).unwrap().is_none());
+    assert!(!repaired.load(Ordering::Relaxed));
 }

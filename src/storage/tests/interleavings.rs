@@ -4,7 +4,9 @@ use std::io;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use super::super::durable::DurableSlots;
 use super::hook_fs::{Step, hooked};
+use super::stepped::Stepped;
 use super::*;
 
 /// What a step waits at most for something that must not happen meanwhile.
@@ -220,4 +222,21 @@ fn when_the_syncing_thread_has_died_nothing_is_acknowledged_any_more() {
     let refused = (0..100_000).find_map(|_| open.append(batch(0, 1, 100)).err());
     assert!(matches!(refused, Some(AppendError::Sealed { .. })), "{refused:?}");
     assert!(matches!(open.log.status().state, LogState::ReadOnly { .. }));
+}
+
+#[test]
+fn a_late_flush_does_not_take_a_durable_slot_back() {
+    let mut fixture = Fixture::new();
+    fixture.spec.config.durability = Durability::Os;
+    let mut log = Stepped::new(&fixture);
+    log.send(batch(0, 10, 100));
+    log.write();
+    let fsync = LogConfig { durability: Durability::Fsync, ..fixture.spec.config };
+    log.open.log.configure(fsync, Box::new(|outcome| outcome.unwrap()));
+    log.send(batch(10, 10, 100));
+    log.write();
+    log.sync();
+    log.crew.syncer.flush_lazy();
+    let slots = DurableSlots::read(&RealFs, fixture.dir.path()).unwrap();
+    assert_eq!(slots.into_values().collect::<Vec<_>>(), [Offset::clamped(20)]);
 }

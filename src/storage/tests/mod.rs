@@ -14,6 +14,7 @@ mod rot;
 pub(crate) mod sim_fs;
 mod sim_producer;
 mod simulation;
+mod stepped;
 mod vanished;
 mod verify;
 

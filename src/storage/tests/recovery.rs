@@ -1,5 +1,6 @@
 //! What a log is after an orderly end, after a crash, and after damage.
 
+use super::hook_fs::{Step, hooked};
 use super::*;
 
 #[test]
@@ -91,6 +92,51 @@ fn a_torn_tail_is_cut_and_kept_aside() {
         open.crash();
         fixture.reopen().assert_numbered(0, 200);
     }
+}
+
+#[test]
+fn files_that_were_made_longer_with_zeros_have_no_more_in_them() {
+    for extended in [&["log"][..], &["index", "timeindex"], &["log", "index", "timeindex"]] {
+        let fixture = Fixture::new();
+        let open = fixture.create();
+        open.fill(50, 1000);
+        open.crash();
+        for extension in extended {
+            let path = fixture.log_dir().join(format!("00000000000000000000.{extension}"));
+            let file =
+                std::fs::OpenOptions::new().write(true).create(true).truncate(false).open(path).unwrap();
+            file.set_len(file.metadata().unwrap().len() + (1 << 20)).unwrap();
+        }
+        let open = fixture.reopen();
+        open.assert_numbered(0, 500);
+        open.fill(10, 100);
+        open.assert_numbered(0, 600);
+        open.crash();
+        fixture.reopen().assert_numbered(0, 600);
+    }
+}
+
+#[test]
+fn a_torn_tail_that_cannot_be_copied_is_not_cut_and_leaves_no_half_copy() {
+    let (mut fixture, fs) = hooked();
+    let open = fixture.create();
+    open.fill(10, 100);
+    open.crash();
+    change(&fixture, FIRST, |bytes| bytes.extend(b"rubbish"));
+    let before = std::fs::read(fixture.log_dir().join(FIRST)).unwrap();
+    for failing in [Step::Write, Step::Sync] {
+        fs.hook(move |step, path| {
+            let is_it = step == failing && path.extension().is_some_and(|extension| extension == "torn");
+            if is_it { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+        });
+        let (_store, log) = fixture.try_reopen();
+        assert!(matches!(log, Err(OpenLogError::Io { .. })), "{log:?}");
+        assert_eq!(std::fs::read(fixture.log_dir().join(FIRST)).unwrap(), before);
+        assert_eq!(fixture.files("torn"), [""; 0]);
+    }
+    fixture.fs = Arc::new(RealFs);
+    fixture.reopen().assert_numbered(0, 100);
+    assert_eq!(fixture.files("torn").len(), 1);
 }
 
 #[test]

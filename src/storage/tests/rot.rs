@@ -1,6 +1,7 @@
 //! Bytes that are not what they were: what is lost is told by offset, everything else is served, and nothing is cut.
 
 use super::hook_fs::{HookFs, Step};
+use super::stepped::Stepped;
 use super::*;
 
 use std::sync::atomic::AtomicU64;
@@ -290,4 +291,33 @@ fn an_offset_that_has_rotted_is_not_believed_behind_a_batch_that_has() {
         open.assert_lost(200, &[(180, 199)]);
         open.crash();
     }
+}
+
+#[test]
+fn what_has_rotted_at_the_end_of_a_segment_that_is_not_sealed_yet_is_not_all_that_comes_after_it() {
+    let mut fixture = cold();
+    fixture.spec.config.segment_bytes = 3_000;
+    // Nobody seals here.
+    let mut log = Stepped::new(&fixture);
+    for tag in [0, 10, 20, 30] {
+        let appended = log.send(batch(tag, 10, 100));
+        log.write();
+        log.sync();
+        appended.try_recv().unwrap().unwrap();
+    }
+    assert_eq!(fixture.files("log").len(), 2);
+    let len = file_len(&fixture, FIRST) as usize;
+    assert_eq!(len, 2 * batch_bytes());
+    change(&fixture, FIRST, |bytes| bytes[len - 1] ^= 0x11);
+    log.open.assert_lost(40, &[(10, 19)]);
+}
+
+#[test]
+fn a_timestamp_is_not_looked_for_where_all_has_been_deleted_and_the_rest_has_rotted() {
+    let fixture = cold();
+    let open = fixture.create();
+    open.fill(5, 100);
+    open.delete_records(50).unwrap();
+    change(&fixture, FIRST, |bytes| bytes[4 * batch_bytes() + 100] ^= 0x11);
+    assert!(open.log.find_timestamp(NOW_MS, 1 << 20).unwrap().is_none());
 }

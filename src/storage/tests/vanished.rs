@@ -59,17 +59,42 @@ fn what_is_left_of_a_cut_segment_is_read_up_to_the_cut_however_it_falls() {
 }
 
 #[test]
-fn what_was_made_of_a_map_that_has_failed_counts_for_nothing() {
+fn what_was_made_of_a_page_that_has_vanished_counts_for_nothing_and_is_not_remembered() {
+    let size = batch(0, 10, 100).len() as u64;
     let fs = HookFs::default();
     let mut fixture = Fixture::new();
     fixture.fs = Arc::new(fs.clone());
     fixture.config.tail_cache_bytes = 0;
+    fixture.spec.config.segment_bytes = 100 * size as u32;
     let open = fixture.create();
-    open.fill(10, 100);
-    fs.fail_maps(true);
-    assert!(matches!(open.log.read(Offset::clamped(50), 1), Err(ReadError::Io { .. })));
-    assert!(matches!(open.log.find_timestamp(NOW_MS, 1 << 20), Err(ReadError::Io { .. })));
-    fs.fail_maps(false);
-    open.assert_numbered(0, 100);
-    assert_eq!(open.log.find_timestamp(NOW_MS, 1 << 20).unwrap().unwrap().offset, Offset::ZERO);
+    open.fill(130, 100);
+    open.settle();
+    open.close();
+    // From each field of a header on, and from other places; in the sealed segment and in the active one.
+    for from in (0..80).chain((80..100 * size).step_by(6_997)) {
+        let open = fixture.reopen();
+        let segments = open.log.view.segments();
+        assert!(segments.len() == 2 && segments[0].seal().is_some());
+        for offset in [0, 50, 999, 1000, 1050, 1299] {
+            fs.vanish_once(from);
+            match open.log.read(Offset::clamped(offset), 1) {
+                Err(error) => assert!(matches!(error, ReadError::Io { .. }), "{offset}, {from}: {error}"),
+                Ok(read) => assert!(!fs.has_vanished() || !read.lease.is_intact(), "{offset}, {from}"),
+            }
+        }
+        fs.vanish_once(from);
+        match open.log.find_timestamp(NOW_MS, 1 << 20) {
+            Err(error) => assert!(matches!(error, ReadError::Io { .. }), "{from}: {error}"),
+            Ok(found) => {
+                assert!(!fs.has_vanished(), "{from}");
+                assert_eq!(found.unwrap().offset, Offset::ZERO);
+            }
+        }
+        fs.vanish_once(u64::MAX);
+        assert!(segments.iter().all(|segment| !segment.take_wrong_index()), "{from}");
+        assert!(segments[0].is_verified(&(0..size)), "{from}");
+        open.assert_numbered(0, 1300);
+        assert_eq!(open.log.find_timestamp(NOW_MS, 1 << 20).unwrap().unwrap().offset, Offset::ZERO);
+        open.close();
+    }
 }

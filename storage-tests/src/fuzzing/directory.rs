@@ -51,11 +51,13 @@ impl Good {
         for half in 0..2 {
             let store = store(path).expect("a good directory");
             let logs = if half == 0 {
+                store.start().expect("a new directory");
                 store.create_logs(&specs()).expect("new logs")
             } else {
-                store.open_logs(&specs()).into_iter().collect::<Result<_, _>>().expect("good logs")
+                let logs = store.open_logs(&specs()).into_iter().collect::<Result<_, _>>();
+                store.start().expect("a good directory");
+                logs.expect("good logs")
             };
-            store.start().expect("a good directory");
             for (log, count) in logs.iter().zip(BATCHES) {
                 for number in count / 2 * half..count / 2 * (half + 1) {
                     append(log, batch(number)).expect("the disk takes it");
@@ -160,6 +162,7 @@ fn store(dir: &Path) -> Result<Store, OpenError> {
         // Everything is read from the files.
         tail_cache_bytes: 0,
         index_interval_bytes: INDEX_INTERVAL_BYTES,
+        reserve_bytes: 0,
         ..StorageConfig::default()
     };
     Store::open(dir, &config, Arc::new(ManualClock::at(FIRST_MS)))

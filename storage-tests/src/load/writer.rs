@@ -36,6 +36,9 @@ pub enum End {
     Gone,
     /// The server lives and took a batch no more. Its answers to batches sent before have been noted.
     Refused(String),
+    /// A batch was taken when acknowledgements did not count any more. One that has to be sent until it is acknowledged
+    /// cannot go on then.
+    Unheard,
 }
 
 impl From<tonic::Status> for End {
@@ -160,7 +163,7 @@ impl Writer {
             Err(status) => return status.into(),
         };
         let mut requests = Some(requests);
-        let (mut under_way, mut refused) = (0, None);
+        let (mut under_way, mut ended) = (0, None);
         loop {
             let window = if self.numbers.confirmed { IN_FLIGHT_IDEMPOTENT } else { 1 };
             while under_way < window
@@ -177,16 +180,19 @@ impl Writer {
                     under_way -= 1;
                     match answer.outcome {
                         Some(Outcome::Response(response)) => {
-                            self.answered(acks, answer.request_id, response.results[0].base_offset);
+                            if !self.answered(acks, answer.request_id, response.results[0].base_offset) {
+                                ended.get_or_insert(End::Unheard);
+                                requests = None;
+                            }
                         }
                         outcome => {
-                            refused.get_or_insert(End::Refused(format!("{outcome:?}")));
+                            ended.get_or_insert(End::Refused(format!("{outcome:?}")));
                             requests = None;
                         }
                     }
                 }
-                Ok(None) => return refused.unwrap_or(End::Gone),
-                Err(status) => return refused.unwrap_or_else(|| status.into()),
+                Ok(None) => return ended.unwrap_or(End::Gone),
+                Err(status) => return ended.unwrap_or_else(|| status.into()),
             }
         }
     }
@@ -210,13 +216,15 @@ impl Writer {
         ProduceStreamRequest { request_id: unanswered.batch.number, request: Some(request) }
     }
 
-    /// A batch was appended, now or before.
-    fn answered(&mut self, acks: &Semaphore, number: u64, base_offset: i64) {
+    /// A batch was appended, now or before. Returns whether that counts.
+    fn answered(&mut self, acks: &Semaphore, number: u64, base_offset: i64) -> bool {
         let batch = BatchId { writer: self.id, number };
-        if self.target.acknowledged(acks, batch, base_offset) {
+        let counts = self.target.acknowledged(acks, batch, base_offset);
+        if counts {
             self.numbers.confirmed = true;
             self.numbers.unanswered.retain(|unanswered| unanswered.batch != batch);
         }
+        counts
     }
 
     /// Sends encoded batches, many at a time.

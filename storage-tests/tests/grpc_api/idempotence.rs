@@ -6,6 +6,7 @@ use sagwan::proto::{self, ProduceRequest, ProduceStreamRequest, ProducerSequence
 use sagwan::record::{BatchBuilder, BatchOptions, ProducerStamp};
 use tokio_stream::StreamExt;
 use tonic::Code;
+use tonic_types::StatusExt;
 
 use crate::harness::{TestBroker, assert_error, assert_failed, batch, encoded, records, soon, values};
 
@@ -61,6 +62,21 @@ async fn a_batch_that_is_sent_again_is_there_once_also_after_a_restart() {
 }
 
 #[tokio::test]
+async fn a_producer_that_was_replaced_stays_fenced_after_a_restart() {
+    let mut broker = TestBroker::start().await;
+    let id = init(&broker).await;
+    broker.produce(numbered(id, 0, 0, &["old"])).await.expect("produced");
+    broker.produce(numbered(id, 1, 0, &["new"])).await.expect("its successor begins");
+    for _ in 0..2 {
+        let zombie = broker.produce(numbered(id, 0, 1, &["zombie"])).await.expect_err("fenced");
+        assert_eq!(zombie.get_error_details().error_info().expect("ErrorInfo").reason, "FENCED_PRODUCER");
+        broker = broker.restart().await;
+    }
+    broker.produce(numbered(id, 1, 1, &["newer"])).await.expect("the successor goes on");
+    assert_eq!(values(&broker.read("orders", 0, 0).await.expect("readable")), ["old", "new", "newer"]);
+}
+
+#[tokio::test]
 async fn what_a_producer_may_not_send_is_told_with_what_it_should() {
     let broker = TestBroker::start().await;
     let id = init(&broker).await;
@@ -87,7 +103,7 @@ async fn what_a_producer_may_not_send_is_told_with_what_it_should() {
 #[tokio::test]
 async fn numbers_that_are_no_producers_are_refused() {
     let broker = TestBroker::start().await;
-    for (id, epoch, sequence) in [(-1, 0, 0), (1, -1, 0), (1, 32_768, 0), (1, 0, -1)] {
+    for (id, epoch, sequence) in [(-1, 0, 0), (0, 0, 0), (1, -1, 0), (1, 32_768, 0), (1, 0, -1)] {
         let texts = [id.to_string(), epoch.to_string(), sequence.to_string()];
         let [id_text, epoch_text, sequence_text] = texts.each_ref().map(String::as_str);
         let metadata =

@@ -1,0 +1,60 @@
+//! A store with one log whose threads are stepped by the test.
+
+use std::time::{Duration, Instant};
+
+use super::super::crew::Crew;
+use super::super::threads::Command;
+use super::*;
+
+/// What will come of an append.
+pub(super) type Outcome = Receiver<Result<Appended, AppendError>>;
+
+/// A store whose threads are stepped by the test.
+pub(super) struct Stepped {
+    pub(super) open: Open,
+    pub(super) crew: Crew,
+}
+
+impl Stepped {
+    pub(super) fn new(fixture: &Fixture) -> Self {
+        let clock: Arc<dyn Clock> = fixture.clock.clone();
+        let config = StorageConfig { writer_threads: 1, ..fixture.config.clone() };
+        let (store, crew) =
+            Store::assemble(Arc::clone(&fixture.fs), fixture.dir.path(), &config, clock).unwrap();
+        store.prepare().unwrap();
+        let log = store.create_logs(std::slice::from_ref(&fixture.spec)).unwrap().remove(0);
+        Self { open: Open { store, log }, crew }
+    }
+
+    pub(super) fn send(&self, batch: BytesMut) -> Outcome {
+        self.open.send(batch)
+    }
+
+    /// The writer makes one group of all that was sent.
+    pub(super) fn write(&mut self) {
+        let writer = &mut self.crew.writers[0];
+        while let Ok(command) = writer.commands.try_recv() {
+            writer.round(command);
+        }
+    }
+
+    pub(super) fn sync(&self) {
+        self.crew.syncer.sync_waiting(Instant::now());
+    }
+}
+
+/// Deletes a log: its writer has to let go of it meanwhile.
+pub(super) fn delete(store: &Store, crew: &mut Crew, log: LogHandle) -> Result<(), LogError> {
+    let [writer] = &mut crew.writers[..] else { panic!("one writer") };
+    std::thread::scope(|scope| {
+        let deleting = scope.spawn(|| store.delete_logs(&[log], &[]));
+        while let Ok(command) = writer.commands.recv_timeout(Duration::from_mins(1)) {
+            let is_close = matches!(command, Command::Close(..));
+            writer.round(command);
+            if is_close {
+                break;
+            }
+        }
+        deleting.join().unwrap()
+    })
+}
