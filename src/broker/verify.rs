@@ -9,7 +9,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::catalogue::{Catalogue, Deletion, TopicEntry};
-use super::catalogue_file;
+use super::catalogue_file::{self, OLD_CATALOGUE_FILE};
 use super::error::{CloseBrokerError, OpenBrokerError};
 use super::node::Broker;
 use super::topic_config::TopicConfig;
@@ -154,10 +154,6 @@ pub fn read_catalogue_file(path: &Path) -> Result<CatalogueContent, DumpError> {
     })
 }
 
-fn old_catalogue() -> String {
-    format!("{CATALOGUE_FILE}.old")
-}
-
 /// The logs that the catalogue names; whatever is there, without one.
 fn known(catalogue: Option<&Catalogue>, config: &BrokerConfig) -> Known {
     let ids = |topic: &TopicName, topic_id: TopicId, partitions: u32, durability: Durability| {
@@ -181,20 +177,20 @@ fn known(catalogue: Option<&Catalogue>, config: &BrokerConfig) -> Known {
             let id = |gone: &Deletion| ids(&gone.name, gone.id, gone.partitions, Durability::default());
             deletions.flat_map(id).collect()
         }),
-        files: vec![CATALOGUE_FILE.to_owned(), old_catalogue()],
+        files: vec![CATALOGUE_FILE.to_owned(), OLD_CATALOGUE_FILE.to_owned()],
     }
 }
 
 /// The catalogue, if it can be used.
 fn check_catalogue(inspection: &Inspection, config: &BrokerConfig, report: &mut Report) -> Option<Catalogue> {
-    let old = read_catalogue(inspection, &old_catalogue());
+    let old = read_catalogue(inspection, OLD_CATALOGUE_FILE);
     let has_old = !matches!(old, Ok(None));
     let current = read_catalogue(inspection, CATALOGUE_FILE);
     for finding in [old.err(), current.as_ref().err().cloned()].into_iter().flatten() {
         report.push(*finding);
     }
     let Some(catalogue) = current.ok()? else {
-        // Before the first topic there is none.
+        // It is there before the first log.
         if has_old || inspection.has_had_logs() {
             let expected = "the list of topics";
             report.push(Finding::new(FindingKind::MissingFile, CATALOGUE_FILE, expected, "there is none"));

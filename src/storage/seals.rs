@@ -256,6 +256,6 @@ mod tests {
         };
         let sound = finish(&[]);
         assert_eq!(finish(&[len..len, 50..50]), sound, "no damage at all");
-        assert_eq!(finish(&[BLOCK_BYTES..BLOCK_BYTES + 1]), [sound[0], !sound[1]]);
+        assert_eq!(finish(&[BLOCK_BYTES..BLOCK_BYTES + 1, 50..50]), [sound[0], !sound[1]]);
     }
 }

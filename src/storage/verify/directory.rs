@@ -107,9 +107,11 @@ impl<'a> Directory<'a> {
         Self { fs, dir, checkpoint, durable: slots, has_checkpoint, has_durable }
     }
 
-    /// Whether the files speak of any log.
+    /// Whether the files speak of any log, or a directory does.
     pub(super) fn has_had_logs(&self) -> bool {
-        !self.checkpoint.logs.is_empty() || !self.durable.is_empty()
+        let entries = self.fs.list(self.dir).unwrap_or_default();
+        let has_log = entries.iter().any(|entry| entry.is_dir && self.found(&entry.name).is_some());
+        has_log || !self.checkpoint.logs.is_empty() || !self.durable.is_empty()
     }
 
     /// What is known of a log besides its directory.
