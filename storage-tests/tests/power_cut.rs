@@ -143,7 +143,7 @@ async fn life(mut disk: Disk, length: &mut Length, random: &mut fastrand::Rng) -
         if noticed {
             for load in [&mut synced, &mut cached] {
                 refused(load).await;
-                load.start(&server).await;
+                load.start_without_disk(&server).await;
                 refused(load).await;
             }
         }
