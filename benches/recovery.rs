@@ -21,7 +21,7 @@ mod interleave;
 
 use std::fs::{self, File};
 use std::hint::black_box;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 
@@ -218,17 +218,20 @@ impl Contender for UncleanStart<'_> {
 /// An orderly start without indexes, and one read in each sealed segment.
 struct IndexRebuild<'a> {
     directory: &'a Directory,
-    /// The base offsets of the sealed segments.
-    sealed: Vec<Offset>,
+    /// The base and the last offset of each sealed segment.
+    sealed: Vec<(Offset, Offset)>,
     running: Option<(Store, Vec<LogHandle>)>,
+    rounds: u32,
 }
 
 impl<'a> IndexRebuild<'a> {
     fn new(directory: &'a Directory) -> Self {
         let base = |path: &PathBuf| path.file_stem()?.to_str()?.parse().ok().and_then(Offset::new);
-        let mut sealed: Vec<Offset> = directory.files("log").iter().filter_map(base).collect();
-        sealed.pop();
-        Self { directory, sealed, running: Some(directory.start()) }
+        let mut bases: Vec<Offset> = directory.files("log").iter().filter_map(base).collect();
+        bases.sort_unstable();
+        let last = |next: Offset| Offset::clamped(next.get() - 1);
+        let sealed = bases.windows(2).map(|pair| (pair[0], last(pair[1]))).collect();
+        Self { directory, sealed, running: Some(directory.start()), rounds: 0 }
     }
 }
 
@@ -245,18 +248,23 @@ impl Contender for IndexRebuild<'_> {
         if let Some((store, _)) = self.running.take() {
             store.close().expect("an orderly end");
         }
-        for base in &self.sealed {
+        for (base, _) in &self.sealed {
             for path in [format!("{base:0>20}.index"), format!("{base:0>20}.timeindex")] {
-                fs::remove_file(self.directory.root.path().join("bench-0").join(path)).expect("an index");
+                match fs::remove_file(self.directory.root.path().join("bench-0").join(path)) {
+                    // A crash can come before a segment has been sealed, and its indexes written.
+                    Err(error) if error.kind() == ErrorKind::NotFound && self.rounds == 0 => {}
+                    outcome => outcome.expect("the index that the last round has made"),
+                }
             }
         }
+        self.rounds += 1;
         self.directory.forget();
     }
 
     fn work(&mut self) {
         let (store, logs) = self.directory.start();
-        for base in &self.sealed {
-            let read = logs.first().expect("one log").read(base.plus(1), 1).expect("a readable log");
+        for (_, last) in &self.sealed {
+            let read = logs.first().expect("one log").read(*last, 1).expect("a readable log");
             black_box(read);
         }
         self.running = Some((store, logs));
