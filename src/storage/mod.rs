@@ -42,6 +42,7 @@
 //! .set-aside/                     directories that no topic knows                        data_dir
 //! ```
 
+mod block_scan;
 mod checkpoint;
 mod checkpointer;
 mod crew;
@@ -63,6 +64,7 @@ mod log_dirs;
 mod log_file;
 mod log_view;
 mod lost_epochs;
+mod lost_seals;
 mod map_table;
 pub mod mmap;
 mod open_logs;

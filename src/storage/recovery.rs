@@ -27,10 +27,11 @@ use super::identity;
 use super::index::{Entry, IndexResume, OffsetEntry, SegmentIndex, TimeEntry};
 use super::log::LogEnv;
 use super::lost_epochs;
+use super::lost_seals;
 use super::producer_recovery::{ProducerReplay, RecoveredProducers, Sources};
 use super::recovery_progress::RecoveryProgress;
 use super::scan::{Found, Known, Place, Scan};
-use super::seals::{self, Seal};
+use super::seals::{self, Manifest, Seal};
 use super::segment::{Segment, file_name, offset_entry, parse_log_name};
 use super::small_file::{FrameError, ReadFileError};
 use super::torn;
@@ -50,6 +51,11 @@ pub(super) struct Prior {
 }
 
 impl Prior {
+    /// The first offset readers may see, as far as it was told.
+    fn log_start(&self) -> Offset {
+        self.checkpoint.map_or(Offset::ZERO, |checkpoint| checkpoint.log_start)
+    }
+
     /// The log, sealed up to `sealed_end`, had all below this on the disk: nothing there is cut, whatever it looks like.
     pub(super) fn known_durable(&self, sealed_end: Offset) -> Offset {
         let recovery_point = self.checkpoint.map(|checkpoint| checkpoint.recovery_point);
@@ -152,9 +158,7 @@ struct Unsealed {
 impl Recovery<'_> {
     fn run(self) -> Result<Recovered, OpenLogError> {
         self.check_identity()?;
-        let manifest = seals::read(&**self.fs, &self.dir)
-            .map_err(read_file_error)?
-            .ok_or_else(|| self.damaged(seals::FILE, "it is missing"))?;
+        let (mut manifest, is_anew) = self.manifest()?;
         let unsealed_bases = self.check_files(manifest.first, &manifest.seals)?;
         let sealed_end = manifest.end();
         if unsealed_bases.first() != Some(&sealed_end) {
@@ -164,9 +168,13 @@ impl Recovery<'_> {
         let epochs = self.epochs()?;
         let epochs_are_lost = epochs.is_none();
         let mut epochs = match epochs {
-            Some(epochs) => epochs,
-            None => self.epochs_of_sealed(&manifest.seals, sealed_end)?,
+            Some(epochs) if !is_anew => epochs,
+            // Those of a segment that had not been sealed may not be in the file.
+            found => self.add_epochs_of_sealed(found, &manifest.seals, sealed_end)?,
         };
+        if is_anew {
+            self.complete(&mut manifest.seals, &epochs)?;
+        }
         let sources = Sources {
             fs: &**self.fs,
             dir: &self.dir,
@@ -178,6 +186,7 @@ impl Recovery<'_> {
         let (limits, now_ms) = (self.env.log.producer_limits, self.env.log.clock.monotonic_ms());
         let mut producers =
             ProducerReplay::begin(&sources, limits, now_ms).map_err(|error| io_error(&self.dir, &error))?;
+        let first = manifest.first;
         let mut segments: Vec<_> = manifest.seals.into_iter().map(|seal| self.sealed_segment(seal)).collect();
         let clean_end = if epochs_are_lost { None } else { self.clean_end(&unsealed_bases)? };
         let clean_end = clean_end.filter(|unsealed| producers.covers(unsealed.end.mark.offset));
@@ -195,12 +204,14 @@ impl Recovery<'_> {
             epochs.truncate(unsealed.end.mark.offset);
             (unsealed, Some(bytes))
         };
+        if is_anew {
+            self.keep_manifest(first, &segments, &mut epochs);
+        }
         segments.extend(unsealed.segments);
-        let log_start = self.prior.checkpoint.map_or(Offset::ZERO, |checkpoint| checkpoint.log_start);
         let recovery_point = self.prior.checkpoint.map(|checkpoint| checkpoint.recovery_point);
         Ok(Recovered {
             dir: Arc::clone(&self.dir),
-            log_start: log_start.max(manifest.first).min(unsealed.end.mark.offset),
+            log_start: self.prior.log_start().max(first).min(unsealed.end.mark.offset),
             segments,
             unsealed: unsealed.complete,
             end: unsealed.end,
@@ -230,11 +241,55 @@ impl Recovery<'_> {
         Ok(None)
     }
 
-    /// The epochs of the sealed segments, from their batches; those of the others are found as they are scanned.
-    fn epochs_of_sealed(&self, seals: &[Seal], sealed_end: Offset) -> Result<LeaderEpochs, OpenLogError> {
+    /// What the file has of the epochs, and those of the sealed segments, from their batches; those of the others are
+    /// found as they are scanned.
+    fn add_epochs_of_sealed(
+        &self,
+        in_file: Option<LeaderEpochs>,
+        seals: &[Seal],
+        sealed_end: Offset,
+    ) -> Result<LeaderEpochs, OpenLogError> {
         let newest = self.env.log.leader_epoch;
-        lost_epochs::of_sealed(&**self.fs, &self.dir, seals, sealed_end, newest)
-            .map_err(|error| io_error(&self.dir, &error))
+        let found = lost_epochs::of_sealed(&**self.fs, &self.dir, seals, sealed_end, newest)
+            .map_err(|error| io_error(&self.dir, &error))?;
+        let mut epochs = in_file.unwrap_or_else(LeaderEpochs::lost);
+        found.entries().iter().for_each(|(epoch, start)| epochs.assign(*epoch, *start));
+        Ok(epochs)
+    }
+
+    /// The manifest, and whether it is made anew: then it has no more than where each segment begins and ends.
+    fn manifest(&self) -> Result<(Manifest, bool), OpenLogError> {
+        let error = match seals::read(&**self.fs, &self.dir) {
+            Ok(Some(manifest)) => return Ok((manifest, false)),
+            Ok(None) => return Err(self.damaged(seals::FILE, "it is missing")),
+            Err(error @ ReadFileError::Frame { source: FrameError::Damaged, .. }) => error,
+            Err(error) => return Err(read_file_error(error)),
+        };
+        let start = self.prior.log_start();
+        let found = lost_seals::of_files(&**self.fs, &self.dir, start)
+            .map_err(|error| io_error(&self.dir, &error))?
+            .ok_or_else(|| {
+                self.damaged(seals::FILE, &format!("it is damaged, and no segment can have offset {start}"))
+            })?;
+        tracing::warn!(%error, "the manifest is made anew from the segments");
+        Ok((found, true))
+    }
+
+    /// Finds what else the manifest has to say of these segments.
+    fn complete(&self, seals: &mut [Seal], epochs: &LeaderEpochs) -> Result<(), OpenLogError> {
+        let newest = self.env.log.leader_epoch;
+        seals.iter_mut().try_for_each(|seal| {
+            lost_seals::complete(&**self.fs, &self.dir, seal, epochs, newest)
+                .map_err(|error| io_error(&self.dir.join(file_name(seal.base, "log")), &error))
+        })
+    }
+
+    /// Writes the new manifest. On a disk that is full or fails, the next seal does.
+    fn keep_manifest(&self, first: Offset, sealed: &[Arc<Segment>], epochs: &mut LeaderEpochs) {
+        let seals: Vec<&Seal> = sealed.iter().filter_map(|segment| segment.seal()).collect();
+        if let Err(error) = lost_seals::keep(&**self.fs, &self.dir, first, &seals, epochs) {
+            tracing::warn!(dir = %self.dir.display(), %error, "cannot write the new manifest yet");
+        }
     }
 
     fn check_identity(&self) -> Result<(), OpenLogError> {
@@ -345,11 +400,6 @@ impl Recovery<'_> {
             fault: None,
         };
         for (i, base) in bases.iter().enumerate() {
-            if *base != unsealed.end.mark.offset {
-                let detail =
-                    format!("begins with {base}, the one before ends with {}", unsealed.end.mark.offset);
-                return Err(self.damaged(&file_name(*base, "log"), &detail));
-            }
             let point = recovery_point.filter(|point| point.mark.segment == *base);
             let what =
                 Unscanned { base: *base, point, whole, next_base: bases.get(i + 1).copied(), known_durable };
@@ -416,15 +466,16 @@ impl Recovery<'_> {
         unsealed.scanned_bytes += end.position.saturating_sub(start.position);
         let is_cut_short = damages.last().is_some_and(|damage| damage.positions.end == end.position);
         let end = match next_base {
-            Some(_) => {
+            Some(next) => {
                 rebuild.index.finish();
-                end
+                if end.offset < next {
+                    damages.push(ends_early(end, next));
+                }
+                Place { offset: next, ..end }
             }
             None if end.offset < known_durable || is_cut_short => {
                 if end.offset < known_durable {
-                    let detail = format!("the log ends with offset {}", end.offset);
-                    let positions = end.position..end.position;
-                    damages.push(Damage { positions, first: end.offset, next: known_durable, detail });
+                    damages.push(ends_early(end, known_durable));
                 }
                 let first = damages.last().map_or(end.offset, |damage| damage.first);
                 let path = path.display();
@@ -509,6 +560,12 @@ pub(super) fn remove_segment(fs: &dyn Fs, dir: &Path, base: Offset) {
             _ => {}
         }
     }
+}
+
+/// A segment ends at `end`, and had all offsets below `next`.
+fn ends_early(end: Place, next: Offset) -> Damage {
+    let detail = format!("the file ends with offset {}", end.offset);
+    Damage { positions: end.position..end.position, first: end.offset, next, detail }
 }
 
 fn io_error(path: &Path, error: &io::Error) -> OpenLogError {

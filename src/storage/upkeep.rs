@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
+use super::block_scan::Complete;
 use super::checkpointer::Checkpointer;
 use super::fs::Fs;
 use super::log::Rolled;
@@ -15,8 +16,7 @@ use super::log_view::LogView;
 use super::producer_snapshot;
 use super::recovery::remove_segment;
 use super::room::Room;
-use super::scan::{Found, Known, Place, Scan};
-use super::seals::{self, BlockCrcs, Seal};
+use super::seals::{self, Seal};
 use super::small_file;
 use super::types::{Done, LogError};
 use crate::types::Offset;
@@ -217,7 +217,12 @@ fn seal(fs: &dyn Fs, rolled: &Rolled) -> io::Result<()> {
     }
     let block_crcs = match block_crcs {
         Some(crcs) => crcs.clone(),
-        None => checksum_blocks(fs, rolled)?,
+        None => {
+            let (complete, epochs) =
+                (Complete { base: segment.base(), next: *next, len: *len }, view.epochs.lock().clone());
+            let newest_epoch = epochs.last().unwrap_or_default();
+            complete.scan(fs, &segment.log_path(), &epochs, newest_epoch)?.crcs
+        }
     };
     let index = segment.index().read().to_resume();
     let seal = Seal {
@@ -238,35 +243,4 @@ fn seal(fs: &dyn Fs, rolled: &Rolled) -> io::Result<()> {
     segment.set_sealed(seal);
     tracing::debug!(path = %segment.log_path().display(), bytes = len, "sealed a segment");
     Ok(())
-}
-
-/// The checksums of a segment that this process has not written from its start: from the file, every batch of which is
-/// checked on the way, so that damage is not sealed in as if it were good.
-fn checksum_blocks(fs: &dyn Fs, rolled: &Rolled) -> io::Result<Vec<u32>> {
-    let Rolled { view, segment, next, len, .. } = rolled;
-    let (path, start) = (segment.log_path(), Place { position: 0, offset: segment.base() });
-    let epochs = view.epochs.lock().clone();
-    let newest_epoch = epochs.last().unwrap_or_default();
-    let known = Known { epochs: &epochs, newest_epoch, reaches: *next, end: Some(*next) };
-    let (mut crcs, mut damages) = (BlockCrcs::default(), Vec::new());
-    let mut scan = Scan::open(fs, &path, start, *len)?;
-    loop {
-        let detail = match scan.next(&known)? {
-            Found::Batch { batch, .. } => {
-                crcs.update(batch.as_bytes());
-                continue;
-            }
-            Found::Bad { detail } => detail,
-            Found::End => break,
-        };
-        let damage = scan.skip(&known, detail)?;
-        scan.copy(damage.positions.clone(), |bytes| {
-            crcs.update(bytes);
-            Ok(())
-        })?;
-        tracing::warn!(path = %path.display(), first = %damage.first, next = %damage.next, "sealing a damaged segment");
-        damages.push(damage.positions);
-    }
-    damages.push(scan.len()..*len);
-    Ok(crcs.finish_damaged(*len, &damages))
 }

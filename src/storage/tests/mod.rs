@@ -8,6 +8,7 @@ mod hook_fs;
 mod idempotence;
 mod indexes;
 mod interleavings;
+mod lost_seals;
 mod producers;
 mod recovery;
 mod rot;

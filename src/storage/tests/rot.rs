@@ -313,6 +313,34 @@ fn what_has_rotted_at_the_end_of_a_segment_that_is_not_sealed_yet_is_not_all_tha
 }
 
 #[test]
+fn a_segment_that_was_cut_between_batches_before_it_was_sealed_is_lost_up_to_the_next() {
+    let mut fixture = cold();
+    fixture.spec.config.segment_bytes = 8_000;
+    {
+        // Nobody seals here.
+        let mut log = Stepped::new(&fixture);
+        for tag in (0..200).step_by(10) {
+            let appended = log.send(batch(tag, 10, 100));
+            log.write();
+            log.sync();
+            appended.try_recv().unwrap().unwrap();
+        }
+    }
+    let names = fixture.files("log");
+    assert!(names.len() > 3);
+    let second: i64 = names[1][..20].parse().unwrap();
+    let third: i64 = names[2][..20].parse().unwrap();
+    change(&fixture, &names[1], |bytes| bytes.truncate(2 * batch_bytes()));
+    for is_orderly in [false, true, true] {
+        let open = fixture.reopen();
+        assert_eq!(open.log.status().state, LogState::Online);
+        open.assert_lost(200, &[(second + 20, third - 1)]);
+        open.settle();
+        open.end(is_orderly);
+    }
+}
+
+#[test]
 fn a_timestamp_is_not_looked_for_where_all_has_been_deleted_and_the_rest_has_rotted() {
     let fixture = cold();
     let open = fixture.create();
