@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::checkpoint::{Boundary, Checkpoint, LogCheckpoint, LogKey, Mark};
+use super::checkpoint::{Boundary, LogCheckpoint, LogKey, Mark};
 use super::checkpointer::{Checkpointer, Registry};
 use super::crew::{Crew, Threads};
 use super::data_dir::{DataDir, OpenError};
@@ -38,7 +38,7 @@ use super::tail_cache::TailCache;
 use super::threads::{Command, SyncQueue, SyncThread, Writer};
 use super::types::{LogError, LogSpec, StorageStats};
 use super::upkeep::{Job, Upkeep};
-use super::{checkpointer, limits};
+use super::{checkpointer, limits, lost_epochs};
 use crate::clock::Clock;
 use crate::config::StorageConfig;
 use crate::types::{LeaderEpoch, Offset};
@@ -121,7 +121,7 @@ impl Store {
             let dir = dir.to_owned();
             move |source| OpenError::Io { dir, path, source }
         };
-        let checkpoint = Checkpoint::read(&*fs, dir).map_err(|error| match error {
+        let checkpoint = lost_epochs::checkpoint(&*fs, dir).map_err(|error| match error {
             ReadFileError::Io { path, source } => OpenError::Io { dir: dir.to_owned(), path, source },
             ReadFileError::Frame { path, source } => OpenError::Damaged { path, detail: source.to_string() },
         })?;

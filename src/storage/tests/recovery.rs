@@ -229,6 +229,31 @@ fn a_lone_checkpoint_that_is_lost_or_damaged_does_not_stop_the_start() {
 }
 
 #[test]
+fn with_both_checkpoints_lost_no_batch_is_taken_for_damaged_by_its_epoch() {
+    for (durability, segment_bytes) in [(Durability::Fsync, 1 << 30), (Durability::Os, 10_000)] {
+        let mut fixture = Fixture::new();
+        fixture.config.tail_cache_bytes = 0;
+        fixture.spec.config = LogConfig { durability, segment_bytes, ..fixture.spec.config };
+        fixture.create().crash();
+        for _ in 0..4 {
+            let open = fixture.reopen();
+            open.fill(20, 100);
+            open.crash();
+        }
+        for name in ["checkpoint", "checkpoint.old"] {
+            std::fs::remove_file(fixture.dir.path().join(name)).unwrap();
+        }
+        let open = fixture.reopen();
+        assert!(!open.store.was_clean());
+        assert_eq!(open.store.leader_epoch().0, 5, "raised, as after any end that was not orderly");
+        open.assert_numbered(0, 800);
+        open.fill(1, 100);
+        open.crash();
+        fixture.reopen().assert_numbered(0, 810);
+    }
+}
+
+#[test]
 fn lost_leader_epochs_are_found_again_in_the_batches() {
     let mut fixture = Fixture::new();
     fixture.spec.config.segment_bytes = 10_000;

@@ -10,6 +10,7 @@ use super::super::data_dir::{
 use super::super::durable::{self, DurableSlots, Slot};
 use super::super::fs::Fs;
 use super::super::identity;
+use super::super::lost_epochs;
 use super::super::recovery::Prior;
 use super::super::room;
 use super::super::segment::parse_log_name;
@@ -71,8 +72,8 @@ impl<'a> Directory<'a> {
                 }
             }
         }
-        // As a start reads it: in place of a damaged one stands the one before.
-        let checkpoint = Checkpoint::read(fs, dir).ok().flatten().unwrap_or_default();
+        // As a start reads it: in place of a damaged one stands the one before, or what the logs tell.
+        let checkpoint = lost_epochs::checkpoint(fs, dir).ok().flatten().unwrap_or_default();
         report.ended_cleanly = checkpoint.clean;
         let mut slots = HashMap::new();
         let mut has_durable = true;
