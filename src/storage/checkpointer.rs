@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
+use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -18,6 +19,7 @@ use super::room::Room;
 use super::segment::Segment;
 use super::small_file;
 use super::syncer::Syncer;
+use super::upkeep::PANICKED;
 use crate::clock::Clock;
 use crate::types::{LeaderEpoch, Offset};
 
@@ -104,7 +106,8 @@ impl Checkpointer {
         Ok(())
     }
 
-    /// The logs are deleted: nothing is said of them any more.
+    /// The logs are deleted: nothing is said of them any more. Waits until no checkpoint is under way: what it writes into
+    /// their directories must not come to those of other logs with the same names.
     pub(super) fn forget(&self, keys: &[LogKey]) {
         let mut last = self.last.lock();
         for key in keys {
@@ -122,9 +125,15 @@ impl Checkpointer {
         let mut flushed = Vec::new();
         for view in views {
             let begin = files.len();
-            match self.flush_log(view, last.get(&view.key), &mut files) {
-                Ok(part) => flushed.push(Flushed { files: begin..files.len(), ..part }),
-                Err(error) => {
+            let flush = AssertUnwindSafe(|| self.flush_log(view, last.get(&view.key), &mut files));
+            match std::panic::catch_unwind(flush) {
+                Ok(Ok(part)) => flushed.push(Flushed { files: begin..files.len(), ..part }),
+                Err(_) => {
+                    view.counters.upkeep_panics.add(1);
+                    view.fail(PANICKED);
+                    files.truncate(begin);
+                }
+                Ok(Err(error)) => {
                     tracing::warn!(dir = %view.dir.display(), %error, "cannot write a partition's indexes");
                     files.truncate(begin);
                 }

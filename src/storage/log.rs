@@ -209,19 +209,23 @@ impl Log {
         BatchView::parse(&bytes).ok().map(|batch| batch.max_timestamp()).filter(|timestamp| *timestamp >= 0)
     }
 
-    /// Gives a batch its offset, unless it is refused, or a duplicate.
+    /// Gives a batch its offset, unless it is refused, or a duplicate. A log that takes no writes still answers duplicates
+    /// of what it has.
     pub(super) fn gather(&mut self, append: Append) {
         let Append { mut batch, expected_offset, done } = append;
-        if let Some(reason) = self.view.failure() {
-            return done(Err(AppendError::Sealed { reason }));
-        }
         let Ok((records, producer)) = BatchView::parse(&batch)
             .map(|view| (view.last_offset_delta().unsigned_abs() + 1, ProducerBatch::of(&view)))
         else {
             // The caller has validated it; a batch that is none must not reach the disk all the same.
             return done(Err(self.write_error(&io::ErrorKind::InvalidData.into())));
         };
-        match self.check(producer.as_ref(), expected_offset) {
+        let checked = self.check(producer.as_ref(), expected_offset);
+        if let Some(reason) = self.view.failure()
+            && !matches!(checked, Ok(Some(base)) if base < self.view.durable_offset() && !self.view.is_lost(base))
+        {
+            return done(Err(AppendError::Sealed { reason }));
+        }
+        match checked {
             Err(error) => done(Err(error)),
             Ok(Some(base)) if base < self.view.durable_offset() => {
                 let log_start_offset = self.view.log_start_offset();

@@ -373,7 +373,7 @@ impl LogView {
         let epochs = self.epochs.lock().clone();
         let repaired = self.while_open(|| segment.repair_index(&epochs, self.durable_offset()));
         if let Some(Err(error)) = repaired {
-            tracing::warn!(path = %segment.log_path().display(), %error, "cannot rebuild the indexes of a segment yet");
+            tracing::warn!(path = %segment.log_path().display(), %error, "cannot write the rebuilt indexes of a segment");
         }
     }
 
@@ -383,6 +383,11 @@ impl LogView {
         let at = segments.partition_point(|segment| segment.base() <= offset).saturating_sub(1);
         let segment = segments.get(at)?;
         Some((Arc::clone(segment), segments.get(at + 1).map(|next| next.base())))
+    }
+
+    /// Whether what was at `offset` is known to be unreadable.
+    pub(super) fn is_lost(&self, offset: Offset) -> bool {
+        self.segment_at(offset).is_some_and(|(segment, _)| segment.damages().holding(offset).is_some())
     }
 
     /// `at`: the offset that was asked for, or the first one of the segment that was looked at.

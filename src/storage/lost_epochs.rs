@@ -107,7 +107,9 @@ pub(super) fn checkpoint(fs: &dyn Fs, root: &Path) -> Result<Option<Checkpoint>,
         match newest_of_log(fs, &dir) {
             Ok(epoch) => newest = newest.max(Some(epoch)),
             // Nothing of it can be read: it is not opened either.
-            Err(error) => tracing::warn!(dir = %dir.display(), %error, "cannot find the leader epochs of a partition"),
+            Err(error) => {
+                tracing::warn!(dir = %dir.display(), %error, "cannot find the leader epochs of a partition")
+            }
         }
     }
     Ok(newest.map(|leader_epoch| {

@@ -63,7 +63,8 @@ pub(super) fn complete(
     let complete = Complete { base: seal.base, next: seal.next, len: seal.len };
     let BlockScan { crcs, max_timestamp_ms } = complete.scan(fs, &path, epochs, newest_epoch)?;
     (seal.block_crcs, seal.max_timestamp_ms) = (crcs, max_timestamp_ms);
-    let entries = |extension: &str, bytes: u64| Ok::<_, io::Error>(file_len(fs, dir, seal.base, extension)? / bytes);
+    let entries =
+        |extension: &str, bytes: u64| Ok::<_, io::Error>(file_len(fs, dir, seal.base, extension)? / bytes);
     seal.index_entries = entries("index", OffsetEntry::BYTES)? as u32;
     seal.time_entries = entries("timeindex", TimeEntry::BYTES)? as u32;
     Ok(())

@@ -126,14 +126,11 @@ impl ProducerReplay {
         RecoveredProducers { producers: self.producers, named: self.named, files: self.files }
     }
 
-    /// The log takes no writes, and its recovery point stays at `checkpoint`: so does the snapshot that holds there.
-    pub(super) fn stay_at(
-        self,
-        checkpoint: Option<LogCheckpoint>,
-        limits: ProducerLimits,
-    ) -> RecoveredProducers {
+    /// The log takes no writes, and its recovery point stays at `checkpoint`: so does the snapshot that holds there. What is
+    /// known of the producers answers duplicates.
+    pub(super) fn stay_at(self, checkpoint: Option<LogCheckpoint>) -> RecoveredProducers {
         let named = checkpoint.and_then(|log| log.producers);
-        RecoveredProducers { producers: Producers::new(limits), named, files: self.files }
+        RecoveredProducers { producers: self.producers.without_news(), named, files: self.files }
     }
 }
 

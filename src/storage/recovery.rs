@@ -11,9 +11,12 @@
 //! was synced, and has rotted since. Not so with `durability = os`: there anything that was not flushed may be lost in any
 //! order, and all from the first bad batch on is taken for torn. The tail is copied to a `.torn` file before it is cut.
 //!
-//! Rot is never cut: its offsets are remembered as damage, the rest is served, and the log goes on behind it. Only a log
-//! that ends below what is known to have been durable takes no more writes: which offsets were given out is not known.
-//! A log whose files do not fit together is not opened, and nothing of it is changed.
+//! Rot is never cut: its offsets are remembered as damage, the rest is served, and the log goes on behind it. A segment
+//! that ends before the next one begins is rotten there. Only a log that ends below what is known to have been durable
+//! takes no more writes: which offsets were given out is not known. So does one whose last segment the disk cannot read
+//! in places: another time it may.
+//!
+//! A small file that is damaged is made anew where the segments and the checkpoint tell what stood in it. A log whose files do not fit together is not opened, and nothing of it is changed.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -22,7 +25,7 @@ use std::sync::Arc;
 use super::checkpoint::{Boundary, LogCheckpoint, LogKey, Mark};
 use super::damage::Damage;
 use super::epochs::{self, LeaderEpochs};
-use super::fs::{Fs, OpenHow};
+use super::fs::{Fs, OpenHow, read_whole};
 use super::identity;
 use super::index::{Entry, IndexResume, OffsetEntry, SegmentIndex, TimeEntry};
 use super::log::LogEnv;
@@ -219,7 +222,7 @@ impl Recovery<'_> {
             synced: if unsealed.fault.is_some() { recovery_point.unwrap_or_default() } else { unsealed.end },
             epochs,
             producers: if unsealed.fault.is_some() {
-                producers.stay_at(self.prior.checkpoint, limits)
+                producers.stay_at(self.prior.checkpoint)
             } else {
                 producers.finish()
             },
@@ -293,8 +296,14 @@ impl Recovery<'_> {
     }
 
     fn check_identity(&self) -> Result<(), OpenLogError> {
-        let found = identity::read(&**self.fs, &self.dir).map_err(read_file_error)?;
         let expected = (self.spec.topic_id, self.spec.partition);
+        let found = match identity::read(&**self.fs, &self.dir) {
+            Err(error @ ReadFileError::Frame { source: FrameError::Damaged, .. }) => {
+                self.mend_identity(expected, error)?;
+                Some(expected)
+            }
+            found => found.map_err(read_file_error)?,
+        };
         match found {
             Some(found) if found == expected => Ok(()),
             Some((found, partition)) => Err(OpenLogError::WrongTopic {
@@ -310,6 +319,20 @@ impl Recovery<'_> {
                 Ok(_) => Err(self.damaged(identity::FILE, "it is missing")),
             },
         }
+    }
+
+    /// The file that says whose directory this is is damaged: it is replaced if what is left of it leaves no doubt.
+    fn mend_identity(&self, expected: LogKey, error: ReadFileError) -> Result<(), OpenLogError> {
+        let path = self.dir.join(identity::FILE);
+        let bytes = read_whole(&**self.fs, &path).map_err(|error| io_error(&path, &error))?;
+        if !bytes.is_some_and(|bytes| identity::is_left_of(&bytes, expected)) {
+            return Err(read_file_error(error));
+        }
+        tracing::warn!(%error, "what is left of it names this partition");
+        if let Err(error) = identity::replace(&**self.fs, &self.dir, expected) {
+            tracing::warn!(path = %path.display(), %error, "cannot replace it yet");
+        }
+        Ok(())
     }
 
     /// Checks that every sealed segment is there with its length, removes what a deletion left, and returns the bases
@@ -431,7 +454,7 @@ impl Recovery<'_> {
             }
         };
         let mut rebuild = Rebuild { base, index, epochs, producers };
-        let mut scan = Scan::open(&**self.fs, &path, start, u64::MAX).map_err(at_path)?;
+        let mut scan = Scan::open_around(&**self.fs, &path, start).map_err(at_path)?;
         self.env.progress.begin(scan.len().saturating_sub(start.position));
         let mut damages = Vec::new();
         let end = loop {
@@ -451,7 +474,10 @@ impl Recovery<'_> {
                 Found::End => break scan.place(),
             };
             let (durability, max_group_bytes) = (self.spec.config.durability, self.env.max_group_bytes);
-            if next_base.is_none() && scan.is_torn(&known, durability, max_group_bytes).map_err(at_path)? {
+            let is_torn =
+                next_base.is_none() && scan.is_torn(&known, durability, max_group_bytes).map_err(at_path)?;
+            // What cannot be read now may be read another time.
+            if is_torn && !scan.has_unreadable() {
                 let (place, len) = (scan.place(), scan.len());
                 torn::cut(&**self.fs, &self.dir, base, place, len, &detail).map_err(at_path)?;
                 break place;
@@ -473,15 +499,19 @@ impl Recovery<'_> {
                 }
                 Place { offset: next, ..end }
             }
-            None if end.offset < known_durable || is_cut_short => {
+            None if end.offset < known_durable || is_cut_short || scan.has_unreadable() => {
                 if end.offset < known_durable {
                     damages.push(ends_early(end, known_durable));
                 }
                 let first = damages.last().map_or(end.offset, |damage| damage.first);
                 let path = path.display();
-                unsealed.fault = Some(format!(
-                    "{path} cannot be read from offset {first} on, and all before {known_durable} was durable"
-                ));
+                unsealed.fault = Some(if scan.has_unreadable() {
+                    format!("the disk cannot read all of {path}, and offset {first} lies there")
+                } else {
+                    format!(
+                        "{path} cannot be read from offset {first} on, and all before {known_durable} was durable"
+                    )
+                });
                 Place { offset: end.offset.max(known_durable), ..end }
             }
             None => {

@@ -392,6 +392,7 @@ impl Store {
             fs: Arc::clone(&self.fs),
             jobs,
             room: Arc::clone(&self.room),
+            counters: Arc::clone(&self.counters),
             checkpointer: Arc::clone(&self.checkpointer),
             checkpoint_interval: Duration::from_millis(self.config.checkpoint_interval_ms),
             unsealed,
@@ -458,6 +459,7 @@ impl Store {
             read_only_logs: u32::try_from(read_only).unwrap_or(u32::MAX),
             recovered_logs: u32::try_from(counters.recovered_logs.get()).unwrap_or(u32::MAX),
             recovered_bytes: counters.recovered_bytes.get(),
+            upkeep_panics: counters.upkeep_panics.get(),
         }
     }
 

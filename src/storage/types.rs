@@ -304,4 +304,6 @@ pub struct StorageStats {
     pub recovered_logs: u32,
     /// Bytes scanned at the start.
     pub recovered_bytes: u64,
+    /// How often work in the background has panicked: each is a bug.
+    pub upkeep_panics: u64,
 }

@@ -1,8 +1,12 @@
 //! What can wait, on a thread of its own: sealing rolled segments, moving the start of a log, checkpoints, and removing
 //! what was deleted.
+//!
+//! A panic ends the piece of work it comes from, and no other. It is counted, and the partition that it was about, if it
+//! was about one, takes no more writes and says why.
 
 use std::collections::VecDeque;
 use std::io;
+use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -18,6 +22,7 @@ use super::recovery::remove_segment;
 use super::room::Room;
 use super::seals::{self, Seal};
 use super::small_file;
+use super::stats::Counters;
 use super::types::{Done, LogError};
 use crate::types::Offset;
 
@@ -36,11 +41,15 @@ pub(super) enum Job {
 /// How often to look whether a full disk has room again.
 const LOOK_FOR_ROOM_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Why a log takes no more writes about which upkeep has panicked.
+pub(super) const PANICKED: &str = "its upkeep in the background has panicked";
+
 /// The thread's state.
 pub(super) struct Upkeep {
     pub(super) fs: Arc<dyn Fs>,
     pub(super) jobs: Receiver<Job>,
     pub(super) room: Arc<Room>,
+    pub(super) counters: Arc<Counters>,
     pub(super) checkpointer: Arc<Checkpointer>,
     pub(super) checkpoint_interval: Duration,
     /// Rolled, and not in the manifest yet.
@@ -79,9 +88,12 @@ impl Upkeep {
     pub(super) fn handle(&mut self, job: Job) -> bool {
         match job {
             Job::Seal(rolled) => self.seal_or_hold(rolled),
-            Job::DeleteRecords(view, before, done) => done(self.delete_records(&view, before)),
+            Job::DeleteRecords(view, before, done) => {
+                let deleted = self.about(&view, || self.delete_records(&view, before));
+                done(deleted.unwrap_or_else(|reason| Err(LogError::Sealed { reason })));
+            }
             Job::RemoveDirs(dirs) => {
-                self.remove_dirs(&dirs);
+                self.guarded(|| self.remove_dirs(&dirs));
                 self.look_for_room();
             }
             Job::Stop => {
@@ -95,7 +107,7 @@ impl Upkeep {
     /// The periodic work: seals what could not be sealed before, and moves the recovery points.
     pub(super) fn checkpoint(&mut self) {
         self.seal_held();
-        if let Err(error) = self.checkpointer.write(false) {
+        if let Some(Err(error)) = self.guarded(|| self.checkpointer.write(false)) {
             tracing::warn!(%error, "cannot write the checkpoint");
         }
     }
@@ -103,7 +115,7 @@ impl Upkeep {
     /// Catches up on what a full disk has prevented, once there is room.
     pub(super) fn look_for_room(&mut self) {
         if self.room.is_broken() {
-            self.room.restore();
+            self.guarded(|| self.room.restore());
         }
         if !self.room.has_begun() {
             self.checkpoint();
@@ -124,18 +136,40 @@ impl Upkeep {
             self.unsealed.push_back(rolled);
             return;
         }
-        match rolled.view.while_open(|| seal(&*self.fs, &rolled)) {
-            None => {}
-            // The start of the log may have moved past it before.
-            Some(Ok(())) => self.drop_segments(&rolled.view),
-            Some(Err(error)) => {
+        let (fs, view) = (&*self.fs, &rolled.view);
+        // The start of the log may have moved past it before.
+        let seal_and_drop =
+            || Some(view.while_open(|| seal(fs, &rolled))?.map(|()| self.drop_segments(view)));
+        match self.about(view, seal_and_drop) {
+            Ok(None | Some(Ok(()))) => {}
+            // It is still unsealed, as far as is known.
+            Err(_) => self.unsealed.push_back(rolled),
+            Ok(Some(Err(error))) => {
                 tracing::warn!(path = %rolled.segment.log_path().display(), %error, "cannot seal a segment yet");
                 self.unsealed.push_back(rolled);
             }
         }
     }
 
-    fn delete_records(&mut self, view: &LogView, before: Offset) -> Result<Offset, LogError> {
+    /// Does work; `None` if it panicked.
+    fn guarded<T>(&self, work: impl FnOnce() -> T) -> Option<T> {
+        let outcome = std::panic::catch_unwind(AssertUnwindSafe(work));
+        if outcome.is_err() {
+            tracing::error!("work in the background has panicked; the rest of it goes on");
+            self.counters.upkeep_panics.add(1);
+        }
+        outcome.ok()
+    }
+
+    /// Does work about one partition; if it panics, that one takes no more writes, for the reason that is returned.
+    fn about<T>(&self, view: &LogView, work: impl FnOnce() -> T) -> Result<T, Arc<str>> {
+        self.guarded(work).ok_or_else(|| {
+            view.fail(PANICKED);
+            PANICKED.into()
+        })
+    }
+
+    fn delete_records(&self, view: &LogView, before: Offset) -> Result<Offset, LogError> {
         if view.is_closed() {
             return Err(LogError::Closed);
         }

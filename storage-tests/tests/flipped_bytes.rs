@@ -397,6 +397,10 @@ struct Iteration<'a> {
     touched: BTreeSet<i64>,
     /// It is in one place only.
     in_one_place: bool,
+    /// A bit was flipped, and no more.
+    is_flip: bool,
+    /// The file is gone.
+    is_removed: bool,
 }
 
 impl Iteration<'_> {
@@ -496,7 +500,14 @@ impl Iteration<'_> {
         let description = broker.describe_topic(&name(topic)).expect("a topic");
         if let Err(reason) = &description.partitions[partition as usize] {
             assert!(is_damaged, "{part:?} is fenced: {reason}");
-            assert!(["log", "seals", "topic-id"].contains(&self.class), "{reason}");
+            // A manifest is made anew as long as there is one, and a topic id as long as half of it is there.
+            let is_due = match self.class {
+                "log" => true,
+                "seals" => self.is_removed,
+                "topic-id" => !self.is_flip,
+                _ => false,
+            };
+            assert!(is_due, "{reason}");
             assert!(reason.contains(&format!("{topic}-{partition}")), "{reason}");
             totals.fenced += 1;
             return None;
@@ -565,7 +576,9 @@ fn iterate(runtime: &Runtime, templates: &[Template], seed: u64, totals: &mut BT
     let touched =
         batches.iter().zip(bases).filter(|(batch, _)| !is_same(batch)).map(|(_, base)| base).collect();
     let in_one_place = !matches!(damage, Damage::FlipSeveral);
-    let iteration = Iteration { runtime, template, class: &class, file, dir, touched, in_one_place };
+    let (is_flip, is_removed) = (matches!(damage, Damage::Flip), bytes.is_none());
+    let iteration =
+        Iteration { runtime, template, class: &class, file, dir, touched, in_one_place, is_flip, is_removed };
     let total = totals.entry(class.clone()).or_default();
     let run = AssertUnwindSafe(|| iteration.run(total, &mut random));
     if let Err(panic) = catch_unwind(run) {

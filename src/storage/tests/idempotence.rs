@@ -406,6 +406,57 @@ fn what_is_readable_behind_rot_tells_of_producers() {
 }
 
 #[test]
+fn a_log_that_takes_no_writes_answers_duplicates_of_what_it_has() {
+    // One whose sync has failed.
+    let (fixture, fs) = hooked();
+    let open = fixture.create();
+    open.put_all(0, 100, 100);
+    fs.fail_log(Step::Sync, io::ErrorKind::Other);
+    let refused = |open: &Open, batch| {
+        let error = open.put(batch).unwrap_err();
+        assert!(matches!(error, AppendError::Sealed { .. }), "{error}");
+    };
+    refused(&open, stamped(0, 100, 100));
+    fs.heal();
+    for tag in [50, 60, 70, 80, 90] {
+        assert_eq!(open.put(stamped(0, tag, 100)).unwrap(), (i64::from(tag), true));
+    }
+    // Neither what was not synced, nor what is new, nor what never can be.
+    refused(&open, stamped(0, 100, 100));
+    refused(&open, stamped(0, 110, 100));
+    refused(&open, stamped(0, 300, 100));
+    open.crash();
+
+    // One whose end has been cut off, and one where the last batch but two has rotted, too.
+    let size = stamped(0, 0, 100).len();
+    let cut = |bytes: &mut Vec<u8>| bytes.truncate(bytes.len() - 30);
+    let rotten = |bytes: &mut Vec<u8>| {
+        bytes.truncate(10 * size - 30);
+        bytes[7 * size + 100] ^= 1;
+    };
+    let damages: [&dyn Fn(&mut Vec<u8>); 2] = [&cut, &rotten];
+    for (damage, lost) in damages.into_iter().zip([&[90][..], &[70, 90]]) {
+        let fixture = Fixture::new();
+        let open = fixture.create();
+        open.put_all(0, 100, 100);
+        open.crash();
+        change(&fixture, FIRST, damage);
+        for is_orderly in [true, false, true] {
+            let open = fixture.reopen();
+            assert!(matches!(open.log.status().state, LogState::ReadOnly { .. }));
+            for tag in [50, 60, 70, 80, 90] {
+                if lost.contains(&tag) {
+                    refused(&open, stamped(0, tag, 100));
+                } else if lost.len() == 1 || tag > 70 {
+                    assert_eq!(open.put(stamped(0, tag, 100)).unwrap(), (i64::from(tag), true));
+                }
+            }
+            open.end(is_orderly);
+        }
+    }
+}
+
+#[test]
 fn a_log_whose_end_is_back_knows_its_producers_again() {
     let fixture = Fixture::new();
     let open = fixture.create();

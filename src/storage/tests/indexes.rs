@@ -219,3 +219,36 @@ fn an_entry_of_a_batch_that_is_not_visible_yet_is_not_taken_for_a_wrong_one() {
     assert!(log.open.log.find_timestamp(NOW_MS + 90, 1 << 20).unwrap().is_none());
     assert!(!repaired.load(Ordering::Relaxed));
 }
+
+#[test]
+fn an_index_that_cannot_be_written_is_made_anew_once_all_the_same() {
+    let (mut fixture, fs) = hooked();
+    fixture.config = fine().config;
+    fixture.spec = fine().spec;
+    let open = fixture.create();
+    open.fill(250, 50);
+    open.close();
+    let name = fixture.files("index")[0].clone();
+    let good = read_file(&fixture, &name);
+    change(&fixture, &name, |bytes| bytes.fill(0));
+    let open = fixture.reopen();
+    let attempts = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let counted = Arc::clone(&attempts);
+    fs.hook(move |step, path| {
+        if step != Step::Write || !path.ends_with("00000000000000000000.index.tmp") {
+            return Ok(());
+        }
+        counted.fetch_add(1, Ordering::Relaxed);
+        Err(io::Error::other("it cannot be written"))
+    });
+    let end: i64 = fixture.files("log")[1][..20].parse().unwrap();
+    for from in (0..end).step_by(7) {
+        assert_eq!(open.log.read(Offset::clamped(from), 1).unwrap().next_offset.get(), from / 10 * 10 + 10);
+    }
+    assert_eq!(attempts.load(Ordering::Relaxed), 1);
+    fs.heal();
+    open.close();
+    let open = fixture.reopen();
+    open.assert_numbered(end / 2, 2500);
+    assert_eq!(read_file(&fixture, &name), good, "the next start finds it wrong again");
+}

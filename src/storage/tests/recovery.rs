@@ -179,6 +179,29 @@ fn a_directory_of_another_topic_is_not_adopted() {
 }
 
 #[test]
+fn a_topic_id_that_is_damaged_in_one_place_is_replaced() {
+    let fixture = Fixture::new();
+    let open = fixture.create();
+    open.fill(10, 100);
+    open.close();
+    let good = std::fs::read(fixture.log_dir().join("topic-id")).unwrap();
+    for at in [0, 5, 13, 20, 35] {
+        change(&fixture, "topic-id", |bytes| bytes[at] ^= 0x10);
+        let open = fixture.reopen();
+        open.assert_numbered(0, 100);
+        assert_eq!(std::fs::read(fixture.log_dir().join("topic-id")).unwrap(), good);
+        open.close();
+    }
+    // Of what is left of it, nothing says whose it is.
+    for rubbish in [&b""[..], b"rubbish", &[0; 36]] {
+        std::fs::write(fixture.log_dir().join("topic-id"), rubbish).unwrap();
+        let (_store, log) = fixture.try_reopen();
+        assert!(matches!(log, Err(OpenLogError::Damaged { .. })), "{log:?}");
+        assert_eq!(std::fs::read(fixture.log_dir().join("topic-id")).unwrap(), rubbish);
+    }
+}
+
+#[test]
 fn a_damaged_checkpoint_is_replaced_by_the_one_before() {
     let fixture = Fixture::new();
     let open = fixture.create();
