@@ -53,16 +53,9 @@ fn verify(fixture: &Fixture) -> Report {
     verified(Arc::clone(&fixture.fs), fixture.dir.path(), specs, &fixture.config)
 }
 
-fn small_segments() -> Fixture {
-    let mut fixture = Fixture::new();
-    fixture.spec.config.segment_bytes = 30_000;
-    fixture.config.index_interval_bytes = 1 << 10;
-    fixture
-}
-
 /// A log of several sealed segments and an active one, 1,000 records in all.
 fn filled() -> (Fixture, Open) {
-    let fixture = small_segments();
+    let fixture = Fixture::fine(30_000);
     let open = fixture.create();
     open.fill(100, 100);
     open.settle();
@@ -73,12 +66,6 @@ fn closed() -> Fixture {
     let (fixture, open) = filled();
     open.close();
     fixture
-}
-
-fn change(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
-    let mut bytes = std::fs::read(path).unwrap();
-    change(&mut bytes);
-    std::fs::write(path, bytes).unwrap();
 }
 
 /// Where the batches of a segment begin, with their base offsets and sizes.
@@ -155,7 +142,7 @@ fn what_a_crash_leaves_are_notes_and_nothing_changes() {
     for tail in [&whole[..whole.len() - 1], &whole[..30], &[0; 4096], b"rubbish"] {
         let path = fixture.log_dir().join(&last);
         let good = std::fs::read(&path).unwrap();
-        change(&path, |bytes| bytes.extend_from_slice(tail));
+        change_at(&path, |bytes| bytes.extend_from_slice(tail));
         let before = snapshot(fixture.dir.path());
         let report = verify(&fixture);
         assert_only(&report, FindingKind::TornTail, &last, Some((1000, None)));

@@ -23,7 +23,7 @@ fn indexes_that_are_not_true_are_notes() {
             continue;
         }
         for (i, damage) in damages.into_iter().enumerate() {
-            change(&path, damage);
+            change_at(&path, damage);
             let report = verify(&fixture);
             assert_eq!(
                 report.findings.iter().map(told).collect::<Vec<_>>(),
@@ -77,7 +77,7 @@ fn small_files_are_told_by_name() {
     ] {
         let path = dir.join(name);
         let good = std::fs::read(&path).unwrap();
-        change(&path, |bytes| {
+        change_at(&path, |bytes| {
             let last = bytes.len() - 1;
             bytes[last] = bytes[last].wrapping_add(0x80);
         });
@@ -91,7 +91,7 @@ fn small_files_are_told_by_name() {
         std::fs::write(&path, good).unwrap();
     }
     let path = root.join("durable");
-    change(&path, |bytes| bytes[20] ^= 1);
+    change_at(&path, |bytes| bytes[20] ^= 1);
     assert_only(&verify(&fixture), FindingKind::StaleEntry, "durable", None);
     std::fs::remove_file(&path).unwrap();
     assert_only(&verify(&fixture), FindingKind::MissingFile, "durable", None);
@@ -159,7 +159,7 @@ fn a_snapshot_of_producers_matters_if_the_checkpoint_names_it() {
     assert_eq!(verify(&fixture).findings, []);
     let path = fixture.log_dir().join(named);
     let good = std::fs::read(&path).unwrap();
-    change(&path, |bytes| bytes[20] ^= 1);
+    change_at(&path, |bytes| bytes[20] ^= 1);
     assert_only(&verify(&fixture), FindingKind::DamagedFile, named, None);
     std::fs::remove_file(&path).unwrap();
     assert_only(&verify(&fixture), FindingKind::MissingFile, named, None);

@@ -13,7 +13,7 @@ fn a_damaged_batch_is_told_by_its_offsets_wherever_it_is_hit() {
         for name in [&names[1], names.last().unwrap()] {
             let path = fixture.log_dir().join(name);
             let (position, base, size) = batches(&path)[1];
-            change(&path, |bytes| bytes[position + at] ^= 4);
+            change_at(&path, |bytes| bytes[position + at] ^= 4);
             let report = verify(&fixture);
             assert_only(&report, FindingKind::BadBatch, name, Some((base, Some(base + 9))));
             assert_eq!(
@@ -22,16 +22,16 @@ fn a_damaged_batch_is_told_by_its_offsets_wherever_it_is_hit() {
                 "byte {at}"
             );
             assert_eq!(report.totals.records, 990, "byte {at}");
-            change(&path, |bytes| bytes[position + at] ^= 4);
+            change_at(&path, |bytes| bytes[position + at] ^= 4);
         }
     }
     // An offset that is not its own: those after it go on as if nothing were.
     let path = fixture.log_dir().join(&names[1]);
     let (position, base, _) = batches(&path)[1];
     for bit in [1, 64] {
-        change(&path, |bytes| bytes[position + 6] ^= bit);
+        change_at(&path, |bytes| bytes[position + 6] ^= bit);
         assert_only(&verify(&fixture), FindingKind::BadBatch, &names[1], Some((base, Some(base + 9))));
-        change(&path, |bytes| bytes[position + 6] ^= bit);
+        change_at(&path, |bytes| bytes[position + 6] ^= bit);
     }
     assert_eq!(verify(&fixture).findings, []);
 }
@@ -43,7 +43,7 @@ fn damage_to_many_batches_side_by_side_is_one_finding() {
     let path = fixture.log_dir().join(name);
     let places = batches(&path);
     let (from, to) = (places[2].0 + 5, places[6].0 + 12);
-    change(&path, |bytes| bytes[from..to].fill(0));
+    change_at(&path, |bytes| bytes[from..to].fill(0));
     assert_only(&verify(&fixture), FindingKind::BadBatch, name, Some((20, Some(69))));
 }
 
@@ -55,13 +55,13 @@ fn missing_batches_and_ends_are_told_by_offset() {
     let path = fixture.log_dir().join(&name);
     let good = std::fs::read(&path).unwrap();
     let (position, base, size) = batches(&path)[1];
-    change(&path, |bytes| drop(bytes.drain(position..position + size)));
+    change_at(&path, |bytes| drop(bytes.drain(position..position + size)));
     // Where offsets are missing, the batch that begins after them cannot be read, either.
     assert_only(&verify(&fixture), FindingKind::BadBatch, &name, Some((base, Some(base + 19))));
     std::fs::write(&path, &good).unwrap();
-    change(&path, |bytes| bytes.truncate(position));
+    change_at(&path, |bytes| bytes.truncate(position));
     assert_only(&verify(&fixture), FindingKind::ShortLog, &name, Some((base, Some(999))));
-    change(&path, |bytes| bytes.extend_from_slice(&good[position..position + 70]));
+    change_at(&path, |bytes| bytes.extend_from_slice(&good[position..position + 70]));
     assert_only(&verify(&fixture), FindingKind::BadBatch, &name, Some((base, Some(999))));
 }
 
@@ -76,7 +76,7 @@ fn sealed_segments_are_held_against_the_manifest() {
     let good = std::fs::read(&path).unwrap();
     let last = *batches(&path).last().unwrap();
 
-    change(&path, |bytes| bytes.truncate(last.0 + 20));
+    change_at(&path, |bytes| bytes.truncate(last.0 + 20));
     assert_only(&verify(&fixture), FindingKind::BadSeal, &names[1], Some((last.1, Some(next - 1))));
     std::fs::remove_file(&path).unwrap();
     assert_only(&verify(&fixture), FindingKind::MissingSegment, &names[1], Some((base, Some(next - 1))));
@@ -139,13 +139,13 @@ fn rot_and_a_torn_tail_are_told_apart_as_a_recovery_does() {
 
 #[test]
 fn what_was_damaged_before_it_was_sealed_is_told_by_its_offsets() {
-    let fixture = small_segments();
+    let fixture = Fixture::fine(30_000);
     let open = fixture.create();
     open.fill(10, 100);
     open.crash();
     let path = fixture.log_dir().join(FIRST);
     let (position, base, _) = batches(&path)[3];
-    change(&path, |bytes| bytes[position + 100] ^= 1);
+    change_at(&path, |bytes| bytes[position + 100] ^= 1);
     let open = fixture.reopen();
     open.fill(90, 100);
     open.settle();
@@ -154,6 +154,6 @@ fn what_was_damaged_before_it_was_sealed_is_told_by_its_offsets() {
     assert!(seals.len() > 1, "the damaged one is sealed");
     assert_only(&verify(&fixture), FindingKind::BadBatch, FIRST, Some((base, Some(base + 9))));
     // Its checksum stays what no block has.
-    change(&path, |bytes| bytes[position + 100] ^= 1);
+    change_at(&path, |bytes| bytes[position + 100] ^= 1);
     assert_only(&verify(&fixture), FindingKind::BadBlock, FIRST, None);
 }
