@@ -5,8 +5,11 @@
 //! `crate::…`, or `super::…` far enough up. Tests inside of files are held to the same rules and count as lines.
 #![allow(clippy::expect_used, reason = "a step that fails ends the test")]
 
+#[path = "architecture/checks.rs"]
 mod checks;
+#[path = "architecture/imports.rs"]
 mod imports;
+#[path = "architecture/lexer.rs"]
 mod lexer;
 
 use std::collections::BTreeSet;
