@@ -108,7 +108,7 @@ pub(super) fn checkpoint(fs: &dyn Fs, root: &Path) -> Result<Option<Checkpoint>,
             Ok(epoch) => newest = newest.max(Some(epoch)),
             // Nothing of it can be read: it is not opened either.
             Err(error) => {
-                tracing::warn!(dir = %dir.display(), %error, "cannot find the leader epochs of a partition")
+                tracing::warn!(dir = %dir.display(), %error, "cannot find the leader epochs of a partition");
             }
         }
     }

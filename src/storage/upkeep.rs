@@ -249,14 +249,12 @@ fn seal(fs: &dyn Fs, rolled: &Rolled) -> io::Result<()> {
         small_file::place(fs, &view.dir, &snapshot)?;
         view.snapshots.lock().add(*next);
     }
-    let block_crcs = match block_crcs {
-        Some(crcs) => crcs.clone(),
-        None => {
-            let (complete, epochs) =
-                (Complete { base: segment.base(), next: *next, len: *len }, view.epochs.lock().clone());
-            let newest_epoch = epochs.last().unwrap_or_default();
-            complete.scan(fs, &segment.log_path(), &epochs, newest_epoch)?.crcs
-        }
+    let block_crcs = if let Some(crcs) = block_crcs {
+        crcs.clone()
+    } else {
+        let complete = Complete { base: segment.base(), next: *next, len: *len };
+        let epochs = view.epochs.lock().clone();
+        complete.scan(fs, &segment.log_path(), &epochs, epochs.last().unwrap_or_default())?.crcs
     };
     let index = segment.index().read().to_resume();
     let seal = Seal {

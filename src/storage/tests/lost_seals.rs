@@ -3,15 +3,6 @@
 use super::stepped::Stepped;
 use super::*;
 
-/// Small segments, read from their files.
-fn small_segments() -> Fixture {
-    let mut fixture = Fixture::new();
-    fixture.config.tail_cache_bytes = 0;
-    fixture.config.index_interval_bytes = 1 << 10;
-    fixture.spec.config.segment_bytes = 10_000;
-    fixture
-}
-
 fn seals(fixture: &Fixture) -> Vec<u8> {
     std::fs::read(fixture.log_dir().join("seals")).unwrap()
 }
@@ -27,7 +18,7 @@ fn a_damaged_manifest_is_made_anew_as_it_was() {
         Vec::clear,
     ];
     for (damage, is_orderly) in damages.into_iter().zip([true, false].into_iter().cycle()) {
-        let fixture = small_segments();
+        let fixture = Fixture::fine(10_000);
         let open = fixture.create();
         open.fill(100, 100);
         open.settle();
@@ -51,7 +42,7 @@ fn a_damaged_manifest_is_made_anew_as_it_was() {
 
 #[test]
 fn what_a_deletion_has_left_does_not_come_back_with_a_new_manifest() {
-    let fixture = small_segments();
+    let fixture = Fixture::fine(10_000);
     let open = fixture.create();
     open.fill(100, 100);
     open.settle();
@@ -72,7 +63,7 @@ fn what_a_deletion_has_left_does_not_come_back_with_a_new_manifest() {
 
 #[test]
 fn epochs_of_segments_that_were_not_sealed_yet_are_not_forgotten_with_the_manifest() {
-    let fixture = small_segments();
+    let fixture = Fixture::fine(10_000);
     let open = fixture.create();
     open.fill(10, 100);
     open.crash();
@@ -99,7 +90,7 @@ fn epochs_of_segments_that_were_not_sealed_yet_are_not_forgotten_with_the_manife
 
 #[test]
 fn segments_that_were_not_sealed_are_so_in_a_new_manifest() {
-    let fixture = small_segments();
+    let fixture = Fixture::fine(10_000);
     {
         // Nobody seals here.
         let mut log = Stepped::new(&fixture);
@@ -123,7 +114,7 @@ fn segments_that_were_not_sealed_are_so_in_a_new_manifest() {
 
 #[test]
 fn what_has_rotted_below_a_damaged_manifest_is_lost_and_no_more() {
-    let fixture = small_segments();
+    let fixture = Fixture::fine(10_000);
     let open = fixture.create();
     open.fill(100, 100);
     open.close();
@@ -143,7 +134,7 @@ fn what_has_rotted_below_a_damaged_manifest_is_lost_and_no_more() {
 
 #[test]
 fn a_damaged_manifest_of_a_log_whose_first_segment_is_missing_stays_as_it_is() {
-    let fixture = small_segments();
+    let fixture = Fixture::fine(10_000);
     let open = fixture.create();
     open.fill(100, 100);
     open.close();
