@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::path::PathBuf;
 
 use super::catalogue::CatalogueError;
-use crate::record::BatchError;
+use crate::record::{BatchError, ProducerStamp};
 use crate::storage::limits::is_exhausted;
 use crate::storage::{LogError, ProducerError};
 use crate::types::{Offset, PartitionId, TopicName};
@@ -176,6 +176,16 @@ pub enum BrokerError {
         expected: Offset,
         /// The one the batch would have got.
         next: Offset,
+    },
+    /// The batch has a producer id that has not been given out: somebody made it up.
+    #[error("{topic}-{partition}: producer id {} has not been given out: get one with InitProducer", .stamp.producer_id)]
+    UnknownProducer {
+        /// The topic.
+        topic: TopicName,
+        /// The partition.
+        partition: PartitionId,
+        /// What the batch says of its producer.
+        stamp: ProducerStamp,
     },
     /// The batch is not the one that its producer has to send next.
     #[error("{topic}-{partition}: {error}")]

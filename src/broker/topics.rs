@@ -38,6 +38,8 @@ pub(super) struct Topics {
     live: RwLock<HashMap<TopicName, Arc<Topic>>>,
     /// What the file says. Whoever holds it is the one who changes topics.
     catalogue: Arc<Mutex<Catalogue>>,
+    /// The first producer id that had not been set aside at the start.
+    pub(super) first_producer_id: i64,
 }
 
 impl fmt::Debug for Topics {
@@ -72,6 +74,7 @@ impl Topics {
             config,
             shutdown,
             live: RwLock::new(live),
+            first_producer_id: catalogue.next_producer_id,
             catalogue: Arc::new(Mutex::new(catalogue)),
         })
     }
