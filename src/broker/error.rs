@@ -133,6 +133,16 @@ pub enum BrokerError {
         /// What happened to it.
         detail: String,
     },
+    /// The end of the log is not lost, so nothing is to be accepted.
+    #[error("{topic}-{partition} has no loss to accept: {detail}")]
+    NothingLost {
+        /// The topic.
+        topic: TopicName,
+        /// The partition.
+        partition: PartitionId,
+        /// What it is.
+        detail: String,
+    },
     /// What was written to this range of offsets is not what is there now. The rest can be read.
     #[error("{topic}-{partition}: offsets {first} to {last} are lost: {detail}")]
     DataLoss {

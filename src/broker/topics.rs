@@ -193,17 +193,25 @@ pub(super) fn log_specs(
     first: u32,
     end: u32,
 ) -> Vec<LogSpec> {
-    PartitionId::all(end)
-        .skip(first as usize)
-        .map(|partition| LogSpec {
-            topic: name.clone(),
-            partition,
-            topic_id,
-            config,
-            // Offsets must be committed on a full disk too.
-            uses_reserve: name.is_internal(),
-        })
-        .collect()
+    let partitions = PartitionId::all(end).skip(first as usize);
+    partitions.map(|partition| log_spec(name, topic_id, config, partition)).collect()
+}
+
+/// The same of one partition.
+pub(super) fn log_spec(
+    name: &TopicName,
+    topic_id: TopicId,
+    config: LogConfig,
+    partition: PartitionId,
+) -> LogSpec {
+    LogSpec {
+        topic: name.clone(),
+        partition,
+        topic_id,
+        config,
+        // Offsets must be committed on a full disk too.
+        uses_reserve: name.is_internal(),
+    }
 }
 
 /// Reads it; a new data directory gets one. Blocks.

@@ -12,7 +12,8 @@
 //! order, and all from the first bad batch on is taken for torn. The tail is copied to a `.torn` file before it is cut.
 //!
 //! Rot is never cut: its offsets are remembered as damage, the rest is served, and the log goes on behind it. Only a log
-//! that ends below what is known to have been durable takes no more writes: which offsets were given out is not known.
+//! that ends below what is known to have been durable takes no more writes: which offsets were given out is not known. It
+//! goes on when an operator has accepted the loss ([`gap`]).
 //! A log whose files do not fit together is not opened, and nothing of it is changed.
 
 use std::io;
@@ -23,6 +24,7 @@ use super::checkpoint::{Boundary, LogCheckpoint, LogKey, Mark};
 use super::damage::Damage;
 use super::epochs::{self, LeaderEpochs};
 use super::fs::{Fs, OpenHow};
+use super::gap;
 use super::identity;
 use super::index::{Entry, IndexResume, OffsetEntry, SegmentIndex, TimeEntry};
 use super::log::LogEnv;
@@ -74,7 +76,15 @@ pub(super) struct Recovered {
     /// `None`: nothing had to be scanned.
     pub(super) scanned_bytes: Option<u64>,
     /// Why it takes no writes, if it does not.
-    pub(super) fault: Option<String>,
+    pub(super) fault: Option<Fault>,
+}
+
+/// Why a log that has been opened takes no writes.
+pub(super) struct Fault {
+    /// In words.
+    pub(super) reason: String,
+    /// In the last segment, from where on nothing can be read.
+    pub(super) lost: Place,
 }
 
 /// What the recovery of all logs has in common.
@@ -146,7 +156,7 @@ struct Unsealed {
     complete: Vec<(Arc<Segment>, Offset, u64)>,
     end: Boundary,
     scanned_bytes: u64,
-    fault: Option<String>,
+    fault: Option<Fault>,
 }
 
 impl Recovery<'_> {
@@ -155,6 +165,7 @@ impl Recovery<'_> {
         let manifest = seals::read(&**self.fs, &self.dir)
             .map_err(read_file_error)?
             .ok_or_else(|| self.damaged(seals::FILE, "it is missing"))?;
+        gap::finish(&**self.fs, &self.dir, &manifest).map_err(|error| io_error(&self.dir, &error))?;
         let unsealed_bases = self.check_files(manifest.first, &manifest.seals)?;
         let sealed_end = manifest.end();
         if unsealed_bases.first() != Some(&sealed_end) {
@@ -426,11 +437,14 @@ impl Recovery<'_> {
                     let positions = end.position..end.position;
                     damages.push(Damage { positions, first: end.offset, next: known_durable, detail });
                 }
-                let first = damages.last().map_or(end.offset, |damage| damage.first);
-                let path = path.display();
-                unsealed.fault = Some(format!(
+                let lost = damages
+                    .last()
+                    .map_or(end, |last| Place { position: last.positions.start, offset: last.first });
+                let (path, first) = (path.display(), lost.offset);
+                let reason = format!(
                     "{path} cannot be read from offset {first} on, and all before {known_durable} was durable"
-                ));
+                );
+                unsealed.fault = Some(Fault { reason, lost });
                 Place { offset: end.offset.max(known_durable), ..end }
             }
             None => {

@@ -337,6 +337,11 @@ impl From<BrokerError> for Failure {
                 metadata.push(("detail", detail));
                 (Code::Unavailable, "PARTITION_FENCED", metadata)
             }
+            BrokerError::NothingLost { topic, partition, detail } => {
+                let mut metadata = place(&topic, partition);
+                metadata.push(("detail", detail));
+                (Code::FailedPrecondition, "NO_LOSS", metadata)
+            }
             BrokerError::DataLoss { topic, partition, first, last, .. } => {
                 (Code::DataLoss, "DATA_LOSS", data_loss(topic.as_str(), partition.get(), first, last))
             }
