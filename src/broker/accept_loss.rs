@@ -33,12 +33,12 @@ impl Topics {
             |detail: String| BrokerError::NothingLost { topic: name.clone(), partition: id, detail };
         let open = slot.as_ref().map_err(|reason| nothing_lost(format!("it cannot be opened: {reason}")))?;
         let spec = log_spec(name, topic.id, topic.config.log_config(), id);
-        let log = open.log().clone();
+        let log = open.log();
         match self.store.accept_loss(&log, &spec) {
             Ok((log, accepted)) => {
                 let AcceptedLoss { first, next, .. } = accepted;
                 tracing::warn!(topic = %name, partition = %id, %first, %next, "a loss was accepted");
-                open.go_on(&log);
+                open.go_on(log);
                 Ok(accepted)
             }
             Err(AcceptLossError::Log(LogError::NothingLost)) => Err(nothing_lost(match log.status().state {

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use parking_lot::{RwLock, RwLockReadGuard};
+use parking_lot::RwLock;
 use tokio::sync::watch;
 
 use super::error::BrokerError;
@@ -30,7 +30,7 @@ pub(super) struct Partition {
     topic: TopicName,
     id: PartitionId,
     /// Another one once the loss of its end has been accepted.
-    log: RwLock<LogHandle>,
+    log: RwLock<Arc<LogHandle>>,
     mark: Arc<watch::Sender<Mark>>,
     /// Set by the first append the log refuses for good: until the next start it will refuse them all.
     read_only: AtomicBool,
@@ -43,14 +43,18 @@ impl Partition {
             Arc::new(watch::Sender::new(Mark { high_watermark: log.durable_offset(), deleted: false }));
         listen(&log, &mark);
         let read_only = AtomicBool::new(log.status().state != LogState::Online);
-        Self { topic, id, log: RwLock::new(log), mark, read_only }
+        Self { topic, id, log: RwLock::new(Arc::new(log)), mark, read_only }
     }
 
     /// The log has been opened again as this one, and goes on further up. Who waits for more of it is told.
-    pub(super) fn go_on(&self, log: &LogHandle) {
-        *self.log.write() = log.clone();
-        self.read_only.store(false, Ordering::Relaxed);
-        listen(log, &self.mark);
+    pub(super) fn go_on(&self, log: LogHandle) {
+        let log = Arc::new(log);
+        {
+            let mut current = self.log.write();
+            *current = Arc::clone(&log);
+            self.read_only.store(false, Ordering::Relaxed);
+        }
+        listen(&log, &self.mark);
     }
 
     pub(super) fn topic(&self) -> &TopicName {
@@ -62,8 +66,8 @@ impl Partition {
     }
 
     /// Not to be kept for long.
-    pub(super) fn log(&self) -> RwLockReadGuard<'_, LogHandle> {
-        self.log.read()
+    pub(super) fn log(&self) -> Arc<LogHandle> {
+        Arc::clone(&self.log.read())
     }
 
     /// Asked of the log and not of the mark, so that whoever has heard of an append finds it.
@@ -106,7 +110,7 @@ impl Partition {
         &self,
         read: impl FnOnce(LogHandle) -> Result<T, ReadError> + Send + 'static,
     ) -> Result<T, BrokerError> {
-        let log = self.log().clone();
+        let log = LogHandle::clone(&self.log());
         match tokio::task::spawn_blocking(move || read(log)).await {
             Ok(outcome) => outcome.map_err(|error| self.read_error(error)),
             Err(error) => Err(BrokerError::cut_short(&self.topic, Some(self.id), &error)),
@@ -139,7 +143,9 @@ impl Partition {
             }
             AppendError::Producer(error) => BrokerError::Producer { topic, partition, error },
             AppendError::Sealed { reason } => {
-                if !self.read_only.swap(true, Ordering::Relaxed) {
+                // It may be the one before that has refused it.
+                let log = self.log.read();
+                if log.status().state != LogState::Online && !self.read_only.swap(true, Ordering::Relaxed) {
                     tracing::warn!(%topic, %partition, %reason, "the partition takes no writes any more");
                 }
                 BrokerError::Fenced { topic, partition, detail: reason.to_string() }
