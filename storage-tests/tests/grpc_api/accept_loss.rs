@@ -98,7 +98,7 @@ async fn a_partition_whose_end_is_lost_goes_on_when_an_operator_accepts_that() {
                         return data.error;
                     }
                 }
-                Ok(None) => return None,
+                Ok(None) => panic!("a follower ends with a status"),
                 Err(status) => {
                     assert_failed::<()>(Err(status), Code::DataLoss, "DATA_LOSS", &facts);
                     return None;
@@ -118,9 +118,9 @@ async fn a_partition_whose_end_is_lost_goes_on_when_an_operator_accepts_that() {
         assert_eq!((now.state(), now.leader_epoch >= leader_epoch), (PartitionState::Online, true));
         assert_eq!(values(&broker.read("orders", 0, 0).await.expect("read")), ["a", "b", "c", "d", "e"]);
         for offset in [5, 6, last_offset] {
-            let lost = broker
+            let fetched = broker
                 .fetch(crate::harness::fetch(vec![from_offset("orders", 0, offset)], FetchFormat::Records));
-            assert_failed(lost.await, Code::DataLoss, "DATA_LOSS", &facts);
+            assert_failed(fetched.await, Code::DataLoss, "DATA_LOSS", &facts);
         }
         assert_eq!(values(&broker.read("orders", 0, next_offset).await.expect("read")), ["g"]);
         broker = broker.restart().await;
