@@ -11,12 +11,16 @@ use crate::client::{Client, ConnectionConfig};
 /// People wait for less long than programs.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// The name of [`ServerArgs::server`].
+pub(super) const SERVER: &str = "server";
+
 /// Which broker to talk to.
 #[derive(Debug, Args)]
 pub(super) struct ServerArgs {
     /// The broker's address; http:// may be left out
     #[arg(
-        long,
+        id = SERVER,
+        long = SERVER,
         global = true,
         env = "SAGWAN_SERVER",
         default_value = "http://127.0.0.1:50051",

@@ -128,8 +128,12 @@ impl Admin {
         self.describe(name, false).await
     }
 
-    /// All about one topic, which the broker creates if it is not there, and may.
-    pub(super) async fn describe_or_create_topic(&self, name: &TopicName) -> Result<TopicInfo, Error> {
+    /// All about one topic, which the broker creates if it is not there, and may: what a [`Producer`](super::Producer)
+    /// asks before it sends to it.
+    ///
+    /// # Errors
+    /// `UNKNOWN_TOPIC` where the broker's `auto_create_topics` is off, or the connection's.
+    pub async fn describe_or_create_topic(&self, name: &TopicName) -> Result<TopicInfo, Error> {
         self.describe(name, true).await
     }
 

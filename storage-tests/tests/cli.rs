@@ -368,6 +368,8 @@ fn produce_appends_at_an_expected_offset_or_not_at_all() {
     assert!(late.stderr.contains("the next offset is 2, not 1"), "{}", late.stderr);
     sagwan.append(&at(2), b"3\n");
     assert_eq!(sagwan.text("consume counter --from earliest --exit-at-end"), "1\n2\n3\n");
+    let negative = sagwan.produce(&at(-3), b"3\n");
+    assert!(negative.stderr.contains("'-3'") && negative.stderr.contains("from 0 on"), "{}", negative.stderr);
     let nothing = sagwan.produce(&at(3), b"");
     assert_eq!(failure(&nothing), (Some(1), "error: there is no line to append".to_owned()));
     let anywhere = sagwan.produce("produce counter --expected-offset 3", b"4\n");
@@ -412,4 +414,26 @@ fn an_operator_lets_a_partition_go_on_whose_end_is_lost() {
     assert!(report.contains("note: accepted loss") && report.contains("0 errors"), "{report}");
     sagwan.server.restart();
     assert_eq!(sagwan.text(&format!("consume diary --exit-at-end --from {next}")), "it goes on\n");
+}
+
+#[test]
+fn what_is_appended_at_an_expected_offset_has_to_fit_one_batch() {
+    let sagwan = Sagwan::start();
+    for (topic, compression) in [("plain", "producer"), ("packed", "zstd")] {
+        let config = format!("--config max_message_bytes=2000 --config compression={compression}");
+        sagwan.text(&format!("topic create {topic} --partitions 1 {config}"));
+    }
+    // Its end never comes, and is not waited for.
+    let mut endless = Command::new("yes").stdout(Stdio::piped()).spawn().expect("started");
+    let input = endless.stdout.take().expect("piped");
+    let line = "produce plain --partition 0 --expected-offset 0";
+    let refused = run(sagwan.command(line).stdin(input));
+    endless.wait().expect("it has ended, as nobody reads it");
+    // The header takes 61 bytes, each line with its length and such 8.
+    let expected = "error: the input does not fit one batch: with line 243 it is larger than the 2000 bytes that \
+                    topic plain takes at once; nothing was appended";
+    assert_eq!(failure(&refused), (Some(1), expected.to_owned()));
+    assert_eq!(sagwan.text("consume plain --from earliest --exit-at-end"), "");
+    sagwan.append(line, &b"y\n".repeat(200));
+    sagwan.append("produce packed --partition 0 --expected-offset 0", &b"y".repeat(5_000));
 }

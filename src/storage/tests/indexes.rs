@@ -6,10 +6,7 @@ use super::*;
 
 #[test]
 fn indexes_are_hints_and_damaged_ones_are_made_anew() {
-    let mut fixture = Fixture::new();
-    fixture.config.tail_cache_bytes = 0;
-    fixture.config.index_interval_bytes = 1 << 10;
-    fixture.spec.config.segment_bytes = 100_000;
+    let fixture = Fixture::fine(100_000);
     let open = fixture.create();
     open.fill(250, 100);
     open.close();
@@ -65,9 +62,7 @@ fn an_index_that_is_lost_after_an_orderly_end_is_made_anew() {
 
 #[test]
 fn a_time_index_that_is_wrong_does_not_hide_records() {
-    let mut fixture = Fixture::new();
-    fixture.config.index_interval_bytes = 1 << 10;
-    fixture.spec.config.segment_bytes = 20_000;
+    let fixture = Fixture::fine(20_000);
     let open = fixture.create();
     for i in 0..100 {
         open.append(batch_at(NOW_MS + i * 100, i as u64 * 10, 10, 50)).unwrap();
@@ -84,22 +79,13 @@ fn a_time_index_that_is_wrong_does_not_hide_records() {
     assert_eq!((found.offset.get(), found.timestamp_ms), (110, NOW_MS + 1100));
 }
 
-/// Many small batches, with an index entry for every third or so.
-fn fine() -> Fixture {
-    let mut fixture = Fixture::new();
-    fixture.config.tail_cache_bytes = 0;
-    fixture.config.index_interval_bytes = 1 << 10;
-    fixture.spec.config.segment_bytes = 50_000;
-    fixture
-}
-
 fn read_file(fixture: &Fixture, name: &str) -> Vec<u8> {
     std::fs::read(fixture.log_dir().join(name)).unwrap()
 }
 
 #[test]
 fn an_index_made_in_several_runs_is_the_same_as_one_made_anew() {
-    let fixture = fine();
+    let fixture = Fixture::fine(50_000);
     fixture.create().close();
     for run in 0..12 {
         let open = fixture.reopen();
@@ -123,7 +109,7 @@ fn an_index_made_in_several_runs_is_the_same_as_one_made_anew() {
 
 #[test]
 fn a_wrong_index_is_made_anew_once_and_not_at_each_start() {
-    let fixture = fine();
+    let fixture = Fixture::fine(50_000);
     let open = fixture.create();
     open.fill(100, 50);
     open.close();
@@ -163,7 +149,7 @@ fn an_index_that_goes_wrong_while_the_log_is_served_misleads_nobody() {
         },
     ];
     for damage in damages {
-        let fixture = fine();
+        let fixture = Fixture::fine(50_000);
         let open = fixture.create();
         open.fill(250, 50);
         open.close();

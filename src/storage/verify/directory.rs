@@ -1,6 +1,7 @@
 //! The data directory beside its logs: the files that speak of all of them, and what is nobody's.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io;
 use std::path::Path;
 
 use super::super::checkpoint::{self, Checkpoint, LogKey};
@@ -26,10 +27,17 @@ const LOST_AND_FOUND: &str = "lost+found";
 /// Looks whether `dir` is a data directory, of a format we know.
 ///
 /// # Errors
-/// [`OpenError`] if it is not.
+/// [`OpenError`] if it is not, or that cannot be told.
 pub(super) fn check_is_ours(fs: &dyn Fs, dir: &Path) -> Result<(), OpenError> {
-    let has = |name: &str| matches!(fs.file_len(&dir.join(name)), Ok(Some(_)));
-    if ![META_FILE, checkpoint::FILE, durable::FILE].into_iter().any(has) {
+    let mut is_ours = false;
+    for path in [META_FILE, checkpoint::FILE, durable::FILE].map(|name| dir.join(name)) {
+        match fs.file_len(&path) {
+            Ok(len) => is_ours |= len.is_some(),
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => {}
+            Err(source) => return Err(OpenError::Io { dir: dir.to_owned(), path, source }),
+        }
+    }
+    if !is_ours {
         return Err(OpenError::NotADataDir { dir: dir.to_owned() });
     }
     match Meta::read(fs, dir) {
