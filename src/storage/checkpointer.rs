@@ -34,7 +34,8 @@ pub(super) struct Checkpointer {
     pub(super) logs: Arc<Registry>,
     pub(super) syncer: Arc<Mutex<Syncer>>,
     pub(super) clock: Arc<dyn Clock>,
-    pub(super) leader_epoch: LeaderEpoch,
+    /// The latest that any log stamps on its batches.
+    pub(super) leader_epoch: Mutex<LeaderEpoch>,
     /// What the file says now. Entries of logs that could not be opened stay as they are.
     pub(super) last: Mutex<BTreeMap<LogKey, LogCheckpoint>>,
     /// So many are flushed at a time: each needs three descriptors meanwhile.
@@ -94,7 +95,7 @@ impl Checkpointer {
                 LogCheckpoint { log_start: start, recovery_point: Boundary::default(), producers: None };
             entries.entry(key).or_insert(unknown).log_start = start;
         }
-        let checkpoint = Checkpoint { clean, leader_epoch: self.leader_epoch, logs: entries };
+        let checkpoint = Checkpoint { clean, leader_epoch: *self.leader_epoch.lock(), logs: entries };
         checkpoint.replace(&*self.fs, &self.dir)?;
         for view in &views {
             // This file and the one before it, which stays beside it.
@@ -104,6 +105,20 @@ impl Checkpointer {
         *last = checkpoint.logs;
         self.room.set_begun();
         Ok(())
+    }
+
+    /// A leader epoch that no batch has, durably: the next start's is not lower.
+    ///
+    /// # Errors
+    /// As [`Checkpointer::write`].
+    pub(super) fn raise_epoch(&self) -> io::Result<LeaderEpoch> {
+        let raised = {
+            let mut epoch = self.leader_epoch.lock();
+            *epoch = LeaderEpoch(epoch.0.saturating_add(1));
+            *epoch
+        };
+        self.write(false)?;
+        Ok(raised)
     }
 
     /// The logs are deleted: nothing is said of them any more. Waits until no checkpoint is under way: what it writes into

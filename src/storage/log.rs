@@ -36,7 +36,7 @@ pub(super) struct LogEnv {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) open_segments: Arc<OpenSegments>,
     pub(super) tail_cache: TailCache,
-    /// Stamped on every batch.
+    /// Of this run.
     pub(super) leader_epoch: LeaderEpoch,
     pub(super) index_interval_bytes: u32,
     pub(super) index_max_bytes: u32,
@@ -48,6 +48,8 @@ pub(super) struct Log {
     view: Arc<LogView>,
     env: Arc<LogEnv>,
     config: LogConfig,
+    /// Stamped on every batch.
+    leader_epoch: LeaderEpoch,
     /// What it appends through; it may turn an append down to keep room for others.
     fs: Arc<dyn Fs>,
     /// The one that is appended to.
@@ -118,6 +120,8 @@ pub(super) struct LogStart {
     pub(super) fs: Arc<dyn Fs>,
     pub(super) segment: Arc<Segment>,
     pub(super) mark: Mark,
+    /// That of this run, or a later one.
+    pub(super) leader_epoch: LeaderEpoch,
 }
 
 impl Log {
@@ -127,6 +131,7 @@ impl Log {
             view,
             env,
             config,
+            leader_epoch: start.leader_epoch,
             fs: start.fs,
             segment: start.segment,
             file: None,
@@ -240,7 +245,7 @@ impl Log {
                     let (synced, now_ms) = (self.view.synced().mark.offset, self.env.clock.monotonic_ms());
                     self.view.producers.lock().push(producer, base, synced, now_ms);
                 }
-                record::set_position(&mut batch, base, self.env.leader_epoch);
+                record::set_position(&mut batch, base, self.leader_epoch);
                 self.next_offset = next;
                 self.gathered_bytes += batch.len() as u64;
                 self.gathered.push(Gathered { base, next, batch: Some(batch), done });
@@ -333,7 +338,7 @@ impl Log {
         }
         let index = index.to_resume();
         if appended > 0 {
-            self.view.epochs.lock().assign(self.env.leader_epoch, start);
+            self.view.epochs.lock().assign(self.leader_epoch, start);
             self.first_append_ms.get_or_insert_with(|| self.env.clock.now_ms());
         }
         self.view.set_log_end(self.next_offset);

@@ -14,6 +14,7 @@ use super::fs::Fs;
 use super::producer_recovery::RecoveredProducers;
 use super::producer_snapshot::{self, SnapshotFiles};
 use super::producers::Producers;
+use super::scan::Place;
 use super::segment::{Segment, SegmentError};
 use super::segment_reader::SegmentReader;
 use super::small_file;
@@ -48,6 +49,8 @@ pub(super) struct LogView {
     /// The snapshot of producers that a checkpoint can name.
     named_snapshot: Mutex<Option<Offset>>,
     pub(super) snapshots: Mutex<SnapshotFiles>,
+    /// Its end is lost from here on, in its last segment: so it takes no writes until somebody has accepted that.
+    pub(super) lost: Option<Place>,
     /// Why it takes no writes any more.
     failed: OnceLock<Arc<str>>,
     closed: AtomicBool,
@@ -85,6 +88,8 @@ pub(super) struct LogParts {
     pub(super) epochs: LeaderEpochs,
     pub(super) producers: RecoveredProducers,
     pub(super) slot: usize,
+    /// From where on its end is lost, if it is.
+    pub(super) lost: Option<Place>,
 }
 
 /// The producers at a recovery point.
@@ -116,6 +121,7 @@ impl LogView {
             producers: Mutex::new(parts.producers.producers),
             named_snapshot: Mutex::new(parts.producers.named),
             snapshots: Mutex::new(parts.producers.files),
+            lost: parts.lost,
             failed: OnceLock::new(),
             closed: AtomicBool::new(false),
             changes: Mutex::new(()),

@@ -54,6 +54,7 @@ mod epochs;
 pub mod fs;
 #[doc(hidden)]
 pub mod fuzzing;
+mod gap;
 mod handle;
 mod identity;
 mod index;
@@ -98,6 +99,7 @@ pub use mmap::Lease;
 pub use producers::ProducerError;
 pub use store::Store;
 pub use types::{
-    Append, AppendDone, AppendError, Appended, Done, Durability, DurableListener, LogConfig, LogError,
-    LogSpec, LogState, LogStatus, OpenLogError, ReadBatches, ReadError, StorageStats, TimestampedOffset,
+    AcceptLossError, AcceptedLoss, Append, AppendDone, AppendError, Appended, Done, Durability,
+    DurableListener, LogConfig, LogError, LogSpec, LogState, LogStatus, OpenLogError, ReadBatches, ReadError,
+    StorageStats, TimestampedOffset,
 };

@@ -141,14 +141,17 @@ impl Sources<'_> {
         let named = self.checkpoint.and_then(|log| log.producers);
         let by_checkpoint = match named {
             None => Some((Vec::new(), recovery_point, None)),
+            // It may have batches that the log has lost, and what is sent again must not pass for a duplicate of those.
+            Some(named) if self.manifest.is_in_gap(named) => None,
             Some(named) => self.read(named).map(|states| (states, recovery_point, Some(named))),
         };
         let holds_to = by_checkpoint.as_ref().map_or(Offset::ZERO, |(_, holds_to, _)| *holds_to);
         // Higher up, the log may have been cut since.
         let durable = self.manifest.end().max(recovery_point);
         let higher = files.descending().skip_while(|offset| *offset > durable);
-        let mut higher =
-            higher.take_while(|offset| *offset > holds_to).filter(|offset| Some(*offset) != named);
+        let mut higher = higher
+            .take_while(|offset| *offset > holds_to)
+            .filter(|offset| Some(*offset) != named && !self.manifest.is_in_gap(*offset));
         let read = |offset| self.read(offset).map(|states| (states, offset, Some(offset)));
         higher.find_map(read).or(by_checkpoint).unwrap_or_default()
     }

@@ -13,10 +13,11 @@
 //!
 //! Rot is never cut: its offsets are remembered as damage, the rest is served, and the log goes on behind it. A segment
 //! that ends before the next one begins is rotten there. Only a log that ends below what is known to have been durable
-//! takes no more writes: which offsets were given out is not known. So does one whose last segment the disk cannot read
-//! in places: another time it may.
+//! takes no more writes, until an operator has accepted the loss ([`gap`]): which offsets were given out is not known. So
+//! does one whose last segment the disk cannot read in places: another time it may.
 //!
-//! A small file that is damaged is made anew where the segments and the checkpoint tell what stood in it. A log whose files do not fit together is not opened, and nothing of it is changed.
+//! A small file that is damaged is made anew where the segments and the checkpoint tell what stood in it. A log whose
+//! files do not fit together is not opened, and nothing of it is changed.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -26,6 +27,7 @@ use super::checkpoint::{Boundary, LogCheckpoint, LogKey, Mark};
 use super::damage::Damage;
 use super::epochs::{self, LeaderEpochs};
 use super::fs::{Fs, OpenHow, read_whole};
+use super::gap;
 use super::identity;
 use super::index::{Entry, IndexResume, OffsetEntry, SegmentIndex, TimeEntry};
 use super::log::LogEnv;
@@ -83,7 +85,15 @@ pub(super) struct Recovered {
     /// `None`: nothing had to be scanned.
     pub(super) scanned_bytes: Option<u64>,
     /// Why it takes no writes, if it does not.
-    pub(super) fault: Option<String>,
+    pub(super) fault: Option<Fault>,
+}
+
+/// Why a log that has been opened takes no writes.
+pub(super) struct Fault {
+    /// In words.
+    pub(super) reason: String,
+    /// In the last segment, from where on nothing can be read; `None` if there is something behind what cannot.
+    pub(super) lost: Option<Place>,
 }
 
 /// What the recovery of all logs has in common.
@@ -155,13 +165,14 @@ struct Unsealed {
     complete: Vec<(Arc<Segment>, Offset, u64)>,
     end: Boundary,
     scanned_bytes: u64,
-    fault: Option<String>,
+    fault: Option<Fault>,
 }
 
 impl Recovery<'_> {
     fn run(self) -> Result<Recovered, OpenLogError> {
         self.check_identity()?;
         let (mut manifest, is_anew) = self.manifest()?;
+        gap::finish(&**self.fs, &self.dir, &manifest).map_err(|error| io_error(&self.dir, &error))?;
         let unsealed_bases = self.check_files(manifest.first, &manifest.seals)?;
         let sealed_end = manifest.end();
         if unsealed_bases.first() != Some(&sealed_end) {
@@ -503,15 +514,19 @@ impl Recovery<'_> {
                 if end.offset < known_durable {
                     damages.push(ends_early(end, known_durable));
                 }
+                let is_lost = is_cut_short || end.offset < known_durable;
+                let lost = damages.last().filter(|_| is_lost);
+                let lost = lost.map(|last| Place { position: last.positions.start, offset: last.first });
                 let first = damages.last().map_or(end.offset, |damage| damage.first);
                 let path = path.display();
-                unsealed.fault = Some(if scan.has_unreadable() {
+                let reason = if scan.has_unreadable() {
                     format!("the disk cannot read all of {path}, and offset {first} lies there")
                 } else {
                     format!(
                         "{path} cannot be read from offset {first} on, and all before {known_durable} was durable"
                     )
-                });
+                };
+                unsealed.fault = Some(Fault { reason, lost });
                 Place { offset: end.offset.max(known_durable), ..end }
             }
             None => {

@@ -1,5 +1,6 @@
 //! An open data directory: opens and creates logs, runs the threads, and ends in an orderly way.
 
+mod going_on;
 mod opening;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -155,7 +156,7 @@ impl Store {
             logs: Arc::clone(&logs),
             syncer: Arc::clone(&syncer),
             clock: Arc::clone(&env.clock),
-            leader_epoch,
+            leader_epoch: Mutex::new(leader_epoch),
             last: Mutex::new(prior.logs.clone()),
             logs_at_a_time: checkpointer::logs_at_a_time(limits::descriptors()),
         });
@@ -233,7 +234,8 @@ impl Store {
         self.was_clean
     }
 
-    /// Stamped on every batch of this run; raised by each start that was not clean.
+    /// Stamped on every batch of this run, but in logs that have gone on behind a loss; raised by each start that was not
+    /// clean.
     pub fn leader_epoch(&self) -> LeaderEpoch {
         self.env.leader_epoch
     }
@@ -305,11 +307,11 @@ impl Store {
             scanned_bytes: None,
             fault: None,
         };
-        self.add(spec, new)
+        self.add(spec, new, self.env.leader_epoch)
     }
 
-    /// Hands an opened log to a writer.
-    fn add(&self, spec: &LogSpec, recovered: Recovered) -> LogHandle {
+    /// Hands an opened log to a writer, which stamps `leader_epoch` on its batches.
+    fn add(&self, spec: &LogSpec, recovered: Recovered, leader_epoch: LeaderEpoch) -> LogHandle {
         let slot = self.slots.lock().assign(key(spec), recovered.end.mark.offset);
         let active = recovered.segments.last().cloned();
         let view = Arc::new(LogView::new(LogParts {
@@ -326,9 +328,10 @@ impl Store {
             epochs: recovered.epochs,
             producers: recovered.producers,
             slot,
+            lost: recovered.fault.as_ref().and_then(|fault| fault.lost),
         }));
         if let Some(fault) = &recovered.fault {
-            view.fail(fault);
+            view.fail(&fault.reason);
         }
         if let Some((_, unsealed)) = self.upkeep.lock().as_mut() {
             unsealed.extend(recovered.unsealed.into_iter().map(|(segment, next, len)| Rolled {
@@ -346,12 +349,12 @@ impl Store {
         let commands = self.writers.get(writer).cloned().unwrap_or_else(|| channel().0);
         if let Some(segment) = active {
             let fs = self.room.for_log(spec.uses_reserve);
-            let start = LogStart { fs, segment, mark: recovered.end.mark };
+            let start = LogStart { fs, segment, mark: recovered.end.mark, leader_epoch };
             let log = Log::new(Arc::clone(&view), Arc::clone(&self.env), spec.config, start);
             // A writer that has died refuses each append with its own answer.
             let _ = commands.send(Command::Open(number, Box::new(log)));
         }
-        LogHandle { view, number, commands, jobs: self.jobs.clone(), leader_epoch: self.env.leader_epoch }
+        LogHandle { view, number, commands, jobs: self.jobs.clone(), leader_epoch }
     }
 
     /// Once every known log has been opened, and before the first append: takes back the clean mark, sets aside

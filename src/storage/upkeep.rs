@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use super::block_scan::Complete;
 use super::checkpointer::Checkpointer;
 use super::fs::Fs;
+use super::gap;
 use super::log::Rolled;
 use super::log_view::LogView;
 use super::producer_snapshot;
@@ -23,7 +24,7 @@ use super::room::Room;
 use super::seals::{self, Seal};
 use super::small_file;
 use super::stats::Counters;
-use super::types::{Done, LogError};
+use super::types::{AcceptedLoss, Done, LogError};
 use crate::types::Offset;
 
 /// What the thread is asked to do; in order.
@@ -32,6 +33,8 @@ pub(super) enum Job {
     Seal(Rolled),
     /// Move the start of a log up.
     DeleteRecords(Arc<LogView>, Offset, Done<Offset>),
+    /// Give up the lost end of a log, and close it, to be opened again.
+    AcceptLoss(Arc<LogView>, Done<AcceptedLoss>),
     /// Remove directories that have been moved away.
     RemoveDirs(Vec<PathBuf>),
     /// Seal what is left, and end.
@@ -91,6 +94,11 @@ impl Upkeep {
             Job::DeleteRecords(view, before, done) => {
                 let deleted = self.about(&view, || self.delete_records(&view, before));
                 done(deleted.unwrap_or_else(|reason| Err(LogError::Sealed { reason })));
+            }
+            Job::AcceptLoss(view, done) => {
+                self.seal_held();
+                let accepted = self.about(&view, || self.accept_loss(&view));
+                done(accepted.unwrap_or_else(|reason| Err(LogError::Sealed { reason })));
             }
             Job::RemoveDirs(dirs) => {
                 self.guarded(|| self.remove_dirs(&dirs));
@@ -195,6 +203,21 @@ impl Upkeep {
         Ok(before)
     }
 
+    /// All that changes manifests is done on this thread: so nothing is entered in this one that does not know of the loss.
+    fn accept_loss(&self, view: &Arc<LogView>) -> Result<AcceptedLoss, LogError> {
+        let Some(lost) = view.lost else { return Err(LogError::NothingLost) };
+        let io_error = |path: PathBuf| |error| LogError::Io { path, source: Arc::new(error) };
+        // On the disk before any batch has it.
+        let path = self.checkpointer.dir.join(super::checkpoint::FILE);
+        let leader_epoch = self.checkpointer.raise_epoch().map_err(io_error(path))?;
+        let committed = view.while_open(|| gap::commit(&*self.fs, view, lost)).ok_or(LogError::Closed)?;
+        let next = committed.map_err(io_error(view.dir.to_path_buf()))?;
+        view.close();
+        let first = lost.offset;
+        tracing::warn!(dir = %view.dir.display(), %first, %next, "the loss of a log's end has been accepted");
+        Ok(AcceptedLoss { first, next, leader_epoch })
+    }
+
     /// Lets go of the segments below the start of the log; the next time, if that fails.
     fn drop_segments(&self, view: &LogView) {
         if let Some(Err(error)) = view.while_open(|| drop_segments(&*self.fs, view)) {
@@ -231,6 +254,23 @@ fn drop_segments(fs: &dyn Fs, view: &LogView) -> io::Result<()> {
 
 /// Brings a segment's indexes and the producers at its end to the disk, and enters it in the manifest.
 fn seal(fs: &dyn Fs, rolled: &Rolled) -> io::Result<()> {
+    let Rolled { view, segment, len, .. } = rolled;
+    let seal = seal_of(fs, rolled)?;
+    let segments = view.segments();
+    let mut sealed: Vec<&Seal> = segments.iter().filter_map(|segment| segment.seal()).collect();
+    sealed.push(&seal);
+    let first = segments.first().map_or(segment.base(), |first| first.base());
+    seals::replace(fs, &view.dir, first, &sealed)?;
+    segment.set_sealed(seal);
+    tracing::debug!(path = %segment.log_path().display(), bytes = len, "sealed a segment");
+    Ok(())
+}
+
+/// What the manifest is to say of a segment, whose indexes and whose producers at its end are now on the disk.
+///
+/// # Errors
+/// Whatever the file system says.
+pub(super) fn seal_of(fs: &dyn Fs, rolled: &Rolled) -> io::Result<Seal> {
     let Rolled { view, segment, next, len, block_crcs, producers } = rolled;
     // A sealed segment is not scanned any more: the epochs that begin in it must not be lost.
     view.write_epochs()?;
@@ -257,7 +297,8 @@ fn seal(fs: &dyn Fs, rolled: &Rolled) -> io::Result<()> {
         complete.scan(fs, &segment.log_path(), &epochs, epochs.last().unwrap_or_default())?.crcs
     };
     let index = segment.index().read().to_resume();
-    let seal = Seal {
+    segment.forget_index(&unflushed);
+    Ok(Seal {
         base: segment.base(),
         next: *next,
         len: *len,
@@ -265,14 +306,5 @@ fn seal(fs: &dyn Fs, rolled: &Rolled) -> io::Result<()> {
         index_entries: index.offsets as u32,
         time_entries: index.times as u32,
         block_crcs,
-    };
-    let segments = view.segments();
-    let mut sealed: Vec<&Seal> = segments.iter().filter_map(|segment| segment.seal()).collect();
-    sealed.push(&seal);
-    let first = segments.first().map_or(segment.base(), |first| first.base());
-    seals::replace(fs, &view.dir, first, &sealed)?;
-    segment.forget_index(&unflushed);
-    segment.set_sealed(seal);
-    tracing::debug!(path = %segment.log_path().display(), bytes = len, "sealed a segment");
-    Ok(())
+    })
 }

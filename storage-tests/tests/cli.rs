@@ -377,6 +377,46 @@ fn produce_appends_at_an_expected_offset_or_not_at_all() {
 }
 
 #[test]
+fn an_operator_lets_a_partition_go_on_whose_end_is_lost() {
+    let mut sagwan = Sagwan::start();
+    sagwan.text("topic create diary --partitions 1");
+    for line in ["snow", "the king fell", "do not tell"] {
+        sagwan.append("produce diary", line.as_bytes());
+    }
+    let accept = "topic accept-loss diary --partition 0";
+    let (code, line) = failure(&sagwan.run(accept));
+    assert_eq!(code, Some(1));
+    assert!(line.contains("diary-0 has no loss to accept: it takes writes"), "{line}");
+
+    sagwan.server.kill9();
+    let log = sagwan.server.data_dir().join("diary-0/00000000000000000000.log");
+    let bytes = std::fs::read(&log).expect("readable");
+    std::fs::write(&log, &bytes[..bytes.len() - 1]).expect("cut");
+    sagwan.server.restart();
+    assert_eq!(sagwan.json("topic describe diary --output json")["partitions"][0]["state"], "read-only");
+    let told = sagwan.text(accept);
+    assert!(told.contains("offsets 2 to ") && told.ends_with(" are given up\n"), "{told}");
+    let next = sagwan.json("topic describe diary --output json")["partitions"][0]["high_watermark"]
+        .as_i64()
+        .expect("an offset");
+    assert!(told.starts_with(&format!("diary-0 goes on at offset {next} with leader epoch ")), "{told}");
+    sagwan.append("produce diary", b"it goes on");
+    let read = sagwan.run("consume diary --exit-at-end");
+    assert_eq!(read.stdout, b"snow\nthe king fell\n");
+    let (code, line) = failure(&read);
+    assert!(code == Some(1) && line.ends_with(&format!("--partition 0 --from {next}")), "{line}");
+    assert_eq!(sagwan.text(&format!("consume diary --exit-at-end --from {next}")), "it goes on\n");
+    failure(&sagwan.run(accept));
+
+    assert!(sagwan.server.terminate().success());
+    let data = sagwan.server.data_dir().to_owned();
+    let report = sagwan.text(&format!("verify {}", data.display()));
+    assert!(report.contains("note: accepted loss") && report.contains("0 errors"), "{report}");
+    sagwan.server.restart();
+    assert_eq!(sagwan.text(&format!("consume diary --exit-at-end --from {next}")), "it goes on\n");
+}
+
+#[test]
 fn what_is_appended_at_an_expected_offset_has_to_fit_one_batch() {
     let sagwan = Sagwan::start();
     for (topic, compression) in [("plain", "producer"), ("packed", "zstd")] {

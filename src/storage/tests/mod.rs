@@ -4,6 +4,7 @@ mod append_and_read;
 mod descriptors;
 mod every_step;
 mod faults;
+mod gap;
 mod hook_fs;
 mod idempotence;
 mod indexes;
