@@ -98,3 +98,33 @@ fn what_was_made_of_a_page_that_has_vanished_counts_for_nothing_and_is_not_remem
         open.close();
     }
 }
+
+#[test]
+fn a_page_that_vanishes_while_a_time_is_looked_for_makes_no_answer() {
+    let size = batch(0, 10, 100).len() as u64;
+    let fs = HookFs::default();
+    let mut fixture = Fixture::new();
+    fixture.fs = Arc::new(fs.clone());
+    fixture.config.tail_cache_bytes = 0;
+    // The search begins at the start of the segment, and looks at it in several parts.
+    fixture.config.index_interval_bytes = 1 << 20;
+    fixture.spec.config.segment_bytes = 300 * size as u32;
+    let open = fixture.create();
+    let sent: Vec<_> = (0..310).map(|i| open.send(batch_at(NOW_MS + i, i as u64 * 10, 10, 100))).collect();
+    for outcome in sent {
+        outcome.recv().unwrap().unwrap();
+    }
+    open.settle();
+    // All blocks have been verified: no checksum stands between what has vanished and an answer.
+    open.assert_numbered(0, 3100);
+    for from in (200 * size..201 * size).step_by(7) {
+        fs.vanish_once(from);
+        match open.log.find_timestamp(NOW_MS + 200, 1 << 20) {
+            Err(error) => assert!(matches!(error, ReadError::Io { .. }), "{from}: {error}"),
+            Ok(found) => panic!("{from}: {found:?}"),
+        }
+        assert!(fs.has_vanished());
+        let found = open.log.find_timestamp(NOW_MS + 200, 1 << 20).unwrap().unwrap();
+        assert_eq!(found.offset, Offset::clamped(2000));
+    }
+}
