@@ -26,6 +26,8 @@ pub(super) struct BlockScan {
     pub(super) crcs: Vec<u32>,
     /// The largest timestamp of the batches that can be read.
     pub(super) max_timestamp_ms: Option<i64>,
+    /// Where the last of the batches that can be read ends.
+    pub(super) end: Place,
 }
 
 impl Complete {
@@ -43,10 +45,13 @@ impl Complete {
         let known = Known { epochs, newest_epoch, reaches: self.next, end: Some(self.next) };
         let (mut crcs, mut damages) = (BlockCrcs::default(), Vec::new());
         let mut max_timestamp_ms = None;
+        let mut end = Place { position: 0, offset: self.base };
         let mut scan = Scan::open(fs, path, Place { position: 0, offset: self.base }, self.len)?;
         loop {
             let detail = match scan.next(&known)? {
-                Found::Batch { batch, .. } => {
+                Found::Batch { batch, position } => {
+                    let position = position + batch.size_bytes() as u64;
+                    end = Place { position, offset: batch.next_offset() };
                     crcs.update(batch.as_bytes());
                     max_timestamp_ms = max_timestamp_ms.max(Some(batch.max_timestamp()));
                     continue;
@@ -64,8 +69,14 @@ impl Complete {
             );
             damages.push(damage.positions);
         }
+        let place = scan.place();
+        if place.offset < self.next {
+            tracing::error!(
+                path = %path.display(), first = %place.offset, next = %self.next, "data loss: the file ends too early"
+            );
+        }
         damages.push(scan.len()..self.len);
         let crcs = crcs.finish_damaged(self.len, &damages);
-        Ok(BlockScan { crcs, max_timestamp_ms: max_timestamp_ms.filter(|timestamp| *timestamp >= 0) })
+        Ok(BlockScan { crcs, max_timestamp_ms: max_timestamp_ms.filter(|timestamp| *timestamp >= 0), end })
     }
 }

@@ -297,4 +297,12 @@ mod tests {
         let old = Checkpoint { logs: BTreeMap::from([(key, log)]), ..checkpoint };
         assert_eq!(Checkpoint::decode(1, &before_producers), Some(old));
     }
+
+    #[test]
+    fn a_body_with_something_behind_its_logs_is_none() {
+        let bytes = Checkpoint::default().encode();
+        let body = small_file::decode(FileKind::Checkpoint, VERSION, &bytes).unwrap();
+        assert!(Checkpoint::decode(VERSION, body).is_some());
+        assert!(Checkpoint::decode(VERSION, &[body, &[0]].concat()).is_none());
+    }
 }

@@ -85,7 +85,7 @@ impl Checkpointer {
         let mut entries = last.clone();
         let views: Vec<_> = self.logs.lock().values().cloned().collect();
         for some in views.chunks(self.logs_at_a_time) {
-            for flushed in self.flush(some, &last) {
+            for flushed in self.flush(some) {
                 entries.insert(flushed.view.key, flushed.entry);
             }
         }
@@ -131,16 +131,12 @@ impl Checkpointer {
     }
 
     /// Flushes what has changed; a log whose files cannot be flushed keeps its earlier recovery point.
-    fn flush<'a>(
-        &self,
-        views: &'a [Arc<LogView>],
-        last: &BTreeMap<LogKey, LogCheckpoint>,
-    ) -> Vec<Flushed<'a>> {
+    fn flush<'a>(&self, views: &'a [Arc<LogView>]) -> Vec<Flushed<'a>> {
         let mut files: Vec<Arc<dyn FsFile>> = Vec::new();
         let mut flushed = Vec::new();
         for view in views {
             let begin = files.len();
-            let flush = AssertUnwindSafe(|| self.flush_log(view, last.get(&view.key), &mut files));
+            let flush = AssertUnwindSafe(|| self.flush_log(view, &mut files));
             match std::panic::catch_unwind(flush) {
                 Ok(Ok(part)) => flushed.push(Flushed { files: begin..files.len(), ..part }),
                 Err(_) => {
@@ -199,12 +195,7 @@ impl Checkpointer {
         });
     }
 
-    fn flush_log<'a>(
-        &self,
-        view: &'a LogView,
-        last: Option<&LogCheckpoint>,
-        files: &mut Vec<Arc<dyn FsFile>>,
-    ) -> io::Result<Flushed<'a>> {
+    fn flush_log<'a>(&self, view: &'a LogView, files: &mut Vec<Arc<dyn FsFile>>) -> io::Result<Flushed<'a>> {
         let (recovery_point, producers) = view.synced_with_producers(self.clock.monotonic_ms());
         let (named, news) = match producers {
             ProducersAt::Known(named) => (named, None),
@@ -217,12 +208,6 @@ impl Checkpointer {
         // An index that was lost and made anew is written although the log has not moved.
         let segment =
             segment.filter(|segment| segment.seal().is_none() && !segment.index().read().is_flushed());
-        let is_known =
-            |last: &LogCheckpoint| last.recovery_point == recovery_point && last.producers == named;
-        let has_moved = news.is_some() || !last.is_some_and(is_known);
-        if !has_moved && segment.is_none() && !view.epochs.lock().has_changed() {
-            return Ok(flushed);
-        }
         if let Some((offset, bytes)) = news {
             let name = producer_snapshot::name(offset);
             files.push(small_file::write_temporary(&*view.fs, &view.dir, &name, &bytes)?);

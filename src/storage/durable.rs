@@ -198,4 +198,20 @@ mod tests {
         assert_eq!(read, HashMap::from([(key(3), Offset::clamped(30))]));
         assert_eq!(slots.assign(key(4), Offset::ZERO), second, "a free slot is used again");
     }
+
+    #[test]
+    fn what_an_earlier_run_left_behind_is_overwritten_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut slots = DurableSlots::open(&RealFs, dir.path()).unwrap();
+        for id in 0..50 {
+            slots.assign(key(id), Offset::clamped(100));
+        }
+        slots.write().unwrap();
+        let mut slots = DurableSlots::open(&RealFs, dir.path()).unwrap();
+        slots.assign(key(7), Offset::clamped(30));
+        slots.write().unwrap();
+        let read = DurableSlots::read(&RealFs, dir.path()).unwrap();
+        assert_eq!(read, HashMap::from([(key(7), Offset::clamped(30))]));
+        assert_eq!(std::fs::metadata(dir.path().join(FILE)).unwrap().len(), 50 * SLOT_BYTES as u64);
+    }
 }

@@ -76,11 +76,6 @@ impl LeaderEpochs {
         Self { entries: Vec::new(), changed: true }
     }
 
-    /// Whether the file says something else.
-    pub(super) fn has_changed(&self) -> bool {
-        self.changed
-    }
-
     /// The last one.
     pub(super) fn last(&self) -> Option<LeaderEpoch> {
         self.entries.last().map(|(epoch, _)| *epoch)

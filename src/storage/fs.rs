@@ -389,15 +389,14 @@ fn sync_file_system_is_reliable(dir: &Path) -> bool {
     const BTRFS: u64 = 0x9123_683e;
     let Ok(stat) = rustix::fs::statfs(dir) else { return false };
     let known = [EXT4, XFS, BTRFS].contains(&(stat.f_type as u64));
-    known && kernel_version().is_some_and(|version| version >= (5, 8))
+    known && rustix::system::uname().release().to_str().is_ok_and(syncfs_reports_errors)
 }
 
+/// Whether the `syncfs` of this release of the kernel tells of writes that failed.
 #[cfg(target_os = "linux")]
-fn kernel_version() -> Option<(u32, u32)> {
-    let name = rustix::system::uname();
-    let release = name.release().to_str().ok()?;
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
-    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+fn syncfs_reports_errors(release: &str) -> bool {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|part| part.parse::<u32>().ok());
+    numbers.next().zip(numbers.next()).is_some_and(|version| version >= (5, 8))
 }
 
 #[cfg(not(target_os = "linux"))]
@@ -475,5 +474,26 @@ mod tests {
             matches!(RealFs.lock(&path, "5678").unwrap(), LockOutcome::Held { holder } if holder == "1234")
         );
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "1234");
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_opened_is_not_taken_for_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        assert_eq!(read_whole(&RealFs, &path).unwrap(), None);
+        std::fs::write(&path, "content").unwrap();
+        assert_eq!(read_whole(&RealFs, &path).unwrap().unwrap(), b"content");
+        read_whole(&RealFs, &path.join("within")).unwrap_err();
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn syncfs_is_relied_on_from_linux_5_8_on() {
+        for release in ["5.8.0", "5.10.0-28-amd64", "6.1", "10.0.1"] {
+            assert!(syncfs_reports_errors(release), "{release}");
+        }
+        for release in ["5.7.19", "4.19.0-26-amd64", "3.10.0-1160.el7.x86_64", "5", "unknown", ""] {
+            assert!(!syncfs_reports_errors(release), "{release}");
+        }
     }
 }

@@ -8,9 +8,9 @@
 //! before   ... | 400 to 480, then nothing that can be read
 //! after    ... | 400 to 480 | gap: 480 to 480 + LEAP, of 0 bytes | the active segment, from 480 + LEAP on
 //! ```
-//! No other sealed segment is of 0 bytes, as none is rolled before it has a batch. Whoever reads into a gap finds its
-//! segment ending early, which is data loss like any other; it stays in the manifest until the start of the log is moved
-//! past it. Nothing is cut: what lies behind the end of the segment before a gap is left there, and not looked at.
+//! No other segment holds so many offsets: that is how a gap is known, in the manifest and, should that be lost, by the names
+//! of the files. Whoever reads into a gap finds its segment ending early, which is data loss like any other; it stays in
+//! the manifest until the start of the log is moved past it. Nothing is cut: what lies behind the end of the segment before a gap is left there, and not looked at.
 //!
 //! # In this order
 //!
@@ -40,6 +40,11 @@ use crate::types::Offset;
 /// synced. So this takes 65,536 syncs in turn, while the durable slot lags behind by a second at most. There is
 /// room for 32,767 leaps.
 const LEAP: i64 = 1 << 48;
+
+/// Whether what lies from `base` to `next` is a gap and not a segment's.
+pub(super) fn is_gap(base: Offset, next: Offset) -> bool {
+    next.get() - base.get() >= LEAP
+}
 
 /// Commits the loss of all from `lost` on, the first place in the last segment from which nothing can be read. Returns the
 /// offset with which the log goes on, once it is opened again.

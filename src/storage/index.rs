@@ -438,4 +438,24 @@ mod tests {
         // Nothing is written twice.
         assert!(index.unflushed().offsets.1.is_empty());
     }
+
+    #[test]
+    fn entries_that_are_taken_back_from_a_rebuilt_index_are_there_once() {
+        let of = |batches: std::ops::Range<u32>, index: &mut SegmentIndex| {
+            for i in batches {
+                let entry = OffsetEntry { relative_offset: i * 10 + 9, position: i * 1500 };
+                index.add(entry, 1500, i64::from(i));
+            }
+        };
+        let (mut index, mut rebuilt) = (SegmentIndex::new(1024), SegmentIndex::new(1024));
+        of(0..10, &mut index);
+        let unflushed = index.unflushed();
+        index.forget(&unflushed);
+        of(10..15, &mut index);
+        of(0..20, &mut rebuilt);
+        let expected = (rebuilt.offsets.recent()[..14].to_vec(), rebuilt.times.recent()[..14].to_vec());
+        index.take_back(rebuilt);
+        assert_eq!((index.offsets.recent().to_vec(), index.times.recent().to_vec()), expected);
+        assert_eq!((index.offsets.in_file(), index.times.in_file()), (0, 0));
+    }
 }

@@ -101,12 +101,12 @@ pub(super) fn checkpoint(fs: &dyn Fs, root: &Path) -> Result<Option<Checkpoint>,
     let entries = fs.list(root).map_err(|source| ReadFileError::Io { path: root.to_owned(), source })?;
     let mut newest = None;
     for dir in entries.iter().filter(|entry| entry.is_dir).map(|entry| root.join(&entry.name)) {
-        if !matches!(identity::read(fs, &dir), Ok(Some(_))) {
+        if matches!(identity::read(fs, &dir), Ok(None)) {
             continue;
         }
         match newest_of_log(fs, &dir) {
             Ok(epoch) => newest = newest.max(Some(epoch)),
-            // Nothing of it can be read: it is not opened either.
+            // It cannot be listed, or a file of it not be opened: nor can it be served.
             Err(error) => {
                 tracing::warn!(dir = %dir.display(), %error, "cannot find the leader epochs of a partition");
             }
@@ -141,7 +141,9 @@ fn newest_of_segment(
     epochs: &LeaderEpochs,
 ) -> io::Result<Option<LeaderEpoch>> {
     let known = Known { epochs, newest_epoch: LeaderEpoch(i32::MAX), reaches: base, end: None };
-    let (mut scan, mut newest) = (open(fs, dir, base, u64::MAX)?, None);
+    let path = dir.join(file_name(base, "log"));
+    let mut scan = Scan::open_around(fs, &path, Place { position: 0, offset: base })?;
+    let mut newest = None;
     loop {
         let detail = match scan.next(&known)? {
             Found::Batch { batch, .. } => {

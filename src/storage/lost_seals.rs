@@ -12,6 +12,7 @@ use std::path::Path;
 use super::block_scan::{BlockScan, Complete};
 use super::epochs::{self, LeaderEpochs};
 use super::fs::Fs;
+use super::gap;
 use super::index::{Entry, OffsetEntry, TimeEntry};
 use super::seals::{self, Manifest, Seal};
 use super::segment::{file_name, parse_log_name};
@@ -31,6 +32,10 @@ pub(super) fn of_files(fs: &dyn Fs, dir: &Path, log_start: Offset) -> io::Result
     let Some(bases @ [first, ..]) = first.and_then(|first| bases.get(first..)) else { return Ok(None) };
     let mut seals = Vec::new();
     for (base, next) in bases.iter().zip(bases.iter().skip(1)) {
+        if gap::is_gap(*base, *next) {
+            seals.push(Seal::gap(*base, *next));
+            continue;
+        }
         seals.push(Seal {
             base: *base,
             next: *next,
@@ -48,7 +53,9 @@ fn file_len(fs: &dyn Fs, dir: &Path, base: Offset, extension: &str) -> io::Resul
     Ok(fs.file_len(&dir.join(file_name(base, extension)))?.unwrap_or_default())
 }
 
-/// Finds the rest of what a seal says. What is damaged in its segment stays so.
+/// Finds the rest of what a seal says. What is damaged in its segment stays so; before a gap, it ends with its last batch.
+/// Returns the base offset of a segment that is missing behind it, if one is: it ends before the next one that is there,
+/// and where it ends, an index has been left without its log.
 ///
 /// # Errors
 /// Whatever the file system says.
@@ -56,18 +63,34 @@ pub(super) fn complete(
     fs: &dyn Fs,
     dir: &Path,
     seal: &mut Seal,
+    is_before_gap: bool,
     epochs: &LeaderEpochs,
     newest_epoch: LeaderEpoch,
-) -> io::Result<()> {
+) -> io::Result<Option<Offset>> {
+    if seal.is_gap() {
+        return Ok(None);
+    }
     let path = dir.join(file_name(seal.base, "log"));
-    let complete = Complete { base: seal.base, next: seal.next, len: seal.len };
-    let BlockScan { crcs, max_timestamp_ms } = complete.scan(fs, &path, epochs, newest_epoch)?;
+    let scan = |len| {
+        let complete = Complete { base: seal.base, next: seal.next, len };
+        complete.scan(fs, &path, epochs, newest_epoch)
+    };
+    let mut found = scan(seal.len)?;
+    if is_before_gap && found.end.position < seal.len {
+        found = scan(found.end.position)?;
+        seal.len = found.end.position;
+    }
+    let BlockScan { crcs, max_timestamp_ms, end } = found;
+    let ends_early = seal.base < end.offset && end.offset < seal.next;
+    if ends_early && fs.file_len(&dir.join(file_name(end.offset, "index")))?.is_some() {
+        return Ok(Some(end.offset));
+    }
     (seal.block_crcs, seal.max_timestamp_ms) = (crcs, max_timestamp_ms);
     let entries =
         |extension: &str, bytes: u64| Ok::<_, io::Error>(file_len(fs, dir, seal.base, extension)? / bytes);
     seal.index_entries = entries("index", OffsetEntry::BYTES)? as u32;
     seal.time_entries = entries("timeindex", TimeEntry::BYTES)? as u32;
-    Ok(())
+    Ok(None)
 }
 
 /// Replaces the damaged file. The epochs come first: a sealed segment is not scanned for them any more.

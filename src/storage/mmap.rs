@@ -236,7 +236,9 @@ mod tests {
         let map: Arc<dyn Map> = Arc::new(FileMap::new(&file, 1 << 20).unwrap());
         assert_eq!(Arc::clone(&map).slice(0..100).unwrap().len(), 100);
         assert!(Arc::clone(&map).slice(500_000..500_010).is_err());
-        assert!(map.slice(0..(1 << 20) + 1).is_err());
+        assert!(Arc::clone(&map).slice(0..(1 << 20) + 1).is_err());
+        assert!(Arc::clone(&map).slice(Range { start: 50, end: 40 }).is_err());
+        assert!(map.slice(50..50).unwrap().is_empty());
     }
 
     #[test]

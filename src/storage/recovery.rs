@@ -92,7 +92,7 @@ pub(super) struct Recovered {
 pub(super) struct Fault {
     /// In words.
     pub(super) reason: String,
-    /// In the last segment, from where on nothing can be read; `None` if there is something behind what cannot.
+    /// In the last segment, from where on nothing is left; `None` if another start may find more.
     pub(super) lost: Option<Place>,
 }
 
@@ -251,10 +251,18 @@ impl Recovery<'_> {
     /// Finds what else the manifest has to say of these segments.
     fn complete(&self, seals: &mut [Seal], epochs: &LeaderEpochs) -> Result<(), OpenLogError> {
         let newest = self.env.log.leader_epoch;
-        seals.iter_mut().try_for_each(|seal| {
-            lost_seals::complete(&**self.fs, &self.dir, seal, epochs, newest)
-                .map_err(|error| io_error(&self.dir.join(file_name(seal.base, "log")), &error))
-        })
+        let mut seals = seals.iter_mut().peekable();
+        while let Some(seal) = seals.next() {
+            let is_before_gap = seals.peek().is_some_and(|next| next.is_gap());
+            let missing = lost_seals::complete(&**self.fs, &self.dir, seal, is_before_gap, epochs, newest)
+                .map_err(|error| io_error(&self.dir.join(file_name(seal.base, "log")), &error))?;
+            if let Some(missing) = missing {
+                return Err(
+                    self.damaged(&file_name(missing, "log"), "the segment is missing, and seals is damaged")
+                );
+            }
+        }
+        Ok(())
     }
 
     /// Writes the new manifest. On a disk that is full or fails, the next seal does.
@@ -315,12 +323,15 @@ impl Recovery<'_> {
         for base in bases.drain(..left) {
             remove_segment(&**self.fs, &self.dir, base);
         }
-        for seal in seals {
+        let behind = seals.iter().skip(1).map(Some).chain([None]);
+        for (seal, behind) in seals.iter().zip(behind) {
             let path = self.dir.join(file_name(seal.base, "log"));
+            // What was given up when a loss was accepted is still there.
+            let has_rest = seal.is_gap() || behind.is_some_and(Seal::is_gap);
             let len = self.fs.file_len(&path).map_err(|error| io_error(&path, &error))?;
             match len {
                 None => return Err(self.damaged(&file_name(seal.base, "log"), "a sealed segment is missing")),
-                Some(len) if len != seal.len => {
+                Some(len) if len != seal.len && !(has_rest && len > seal.len) => {
                     tracing::warn!(path = %path.display(), len, sealed_len = seal.len, "a sealed segment has another length");
                 }
                 Some(_) => {}

@@ -17,6 +17,7 @@ use std::path::Path;
 use bytes::{Buf, BufMut};
 
 use super::fs::Fs;
+use super::gap;
 use super::small_file::{self, FileKind, ReadFileError};
 use crate::types::Offset;
 
@@ -59,9 +60,9 @@ impl Seal {
         }
     }
 
-    /// Whether it is one.
+    /// Whether it is one: nothing else holds so many offsets.
     pub(super) fn is_gap(&self) -> bool {
-        self.len == 0
+        gap::is_gap(self.base, self.next)
     }
 }
 

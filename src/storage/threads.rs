@@ -287,10 +287,6 @@ impl Writer {
         if !had_gathered && log.has_gathered() {
             self.touched.push(number);
         }
-        // One log's group stays within its bound however much waits.
-        if log.gathered_bytes() >= self.max_group_bytes {
-            self.write(number);
-        }
         size
     }
 

@@ -150,7 +150,8 @@ impl Upkeep {
             || Some(view.while_open(|| seal(fs, &rolled))?.map(|()| self.drop_segments(view)));
         match self.about(view, seal_and_drop) {
             Ok(None | Some(Ok(()))) => {}
-            // It is still unsealed, as far as is known.
+            // The panic may have come after it was sealed.
+            Err(_) if rolled.segment.seal().is_some() => {}
             Err(_) => self.unsealed.push_back(rolled),
             Ok(Some(Err(error))) => {
                 tracing::warn!(path = %rolled.segment.log_path().display(), %error, "cannot seal a segment yet");

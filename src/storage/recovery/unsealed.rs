@@ -173,16 +173,16 @@ impl Recovery<'_> {
             Some(next) => {
                 rebuild.index.finish();
                 if end.offset < next {
-                    damages.push(ends_early(end, next));
+                    damages.push(ends_early(&path, end, next));
                 }
                 Place { offset: next, ..end }
             }
             None if end.offset < known_durable || is_cut_short || scan.has_unreadable() => {
                 if end.offset < known_durable {
-                    damages.push(ends_early(end, known_durable));
+                    damages.push(ends_early(&path, end, known_durable));
                 }
-                let is_lost = is_cut_short || end.offset < known_durable;
-                let lost = damages.last().filter(|_| is_lost);
+                // What the disk cannot read now it may another time, and behind it may be what it can.
+                let lost = damages.last().filter(|_| !scan.has_unreadable());
                 let lost = lost.map(|last| Place { position: last.positions.start, offset: last.first });
                 let first = damages.last().map_or(end.offset, |damage| damage.first);
                 let path = path.display();
@@ -257,7 +257,8 @@ impl Recovery<'_> {
 }
 
 /// A segment ends at `end`, and had all offsets below `next`.
-fn ends_early(end: Place, next: Offset) -> Damage {
+fn ends_early(path: &Path, end: Place, next: Offset) -> Damage {
+    tracing::error!(path = %path.display(), first = %end.offset, %next, "data loss: the file ends too early");
     let detail = format!("the file ends with offset {}", end.offset);
     Damage { positions: end.position..end.position, first: end.offset, next, detail }
 }

@@ -121,3 +121,33 @@ fn a_segment_that_cannot_be_opened_to_be_read_fails_that_read() {
     fs.hook(|_, _| Ok(()));
     open.assert_numbered(0, 50);
 }
+
+#[test]
+fn a_segment_stays_open_until_as_many_as_allowed_have_been_opened_after_it() {
+    let (mut fixture, fs) = hooked();
+    fixture.config.open_segments = 16;
+    fixture.config.tail_cache_bytes = 0;
+    fixture.spec.config.segment_bytes = 1_000;
+    let open = fixture.create();
+    open.fill(20, 100);
+    open.settle();
+    assert_eq!(fixture.files("log").len(), 20);
+    let (told, opened) = channel();
+    fs.hook(move |step, path| {
+        if step == Step::Open && path.ends_with(FIRST) {
+            told.send(()).unwrap();
+        }
+        Ok(())
+    });
+    let read = |segments: std::ops::Range<i64>| {
+        for i in segments {
+            open.log.read(Offset::clamped(i * 10), 1).unwrap();
+        }
+        opened.try_iter().count()
+    };
+    assert!(read(0..1) > 0);
+    assert_eq!(read(1..16), 0);
+    assert_eq!(read(0..1), 0, "it is the sixteenth");
+    assert_eq!(read(16..17), 0);
+    assert!(read(0..1) > 0, "it had to go");
+}

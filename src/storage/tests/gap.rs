@@ -2,6 +2,7 @@
 
 use super::super::segment::{file_name, parse_log_name};
 use super::super::verify::{FindingKind, Severity};
+use super::hook_fs::HookFs;
 use super::sim_fs::{Event, Kept, Lies};
 use super::simulation::{Simulation, Up};
 use super::stepped;
@@ -118,6 +119,48 @@ fn a_log_whose_end_is_lost_goes_on_behind_it_when_that_is_accepted() {
 }
 
 #[test]
+fn a_segment_that_was_emptied_is_no_accepted_loss() {
+    let mut fixture = cold();
+    fixture.spec.config.segment_bytes = 10_000;
+    let open = fixture.create();
+    open.fill(100, 100);
+    open.settle();
+    open.crash();
+    let names = fixture.files("log");
+    let [first, next] = [&names[2], &names[3]].map(|name| name[..20].parse::<i64>().unwrap());
+    change(&fixture, &names[2], Vec::clear);
+    change(&fixture, "seals", |bytes| bytes[5] ^= 1);
+    for _ in 0..2 {
+        let open = fixture.reopen();
+        let (records, told) = open.read_around(0);
+        assert_eq!((records.len() as i64, told), (1000 - (next - first), vec![(first, next - 1)]));
+        open.settle();
+        open.close();
+        let (errors, accepted, _) = found(&fixture);
+        assert_eq!((errors, accepted), (1, 0));
+    }
+}
+
+#[test]
+fn what_the_disk_cannot_read_now_cannot_be_accepted_as_lost() {
+    let (fs, mut fixture) = (HookFs::default(), cold());
+    fixture.fs = Arc::new(fs.clone());
+    let open = fixture.create();
+    open.fill(10, 100);
+    open.crash();
+    fs.set_unreadable(4_096..1 << 20);
+    let open = fixture.reopen();
+    assert!(matches!(open.log.status().state, LogState::ReadOnly { .. }));
+    let refused = open.store.accept_loss(&open.log, &fixture.spec).err();
+    assert!(matches!(refused, Some(AcceptLossError::Log(LogError::NothingLost))), "{refused:?}");
+    open.crash();
+    fs.set_unreadable(0..0);
+    let open = fixture.reopen();
+    assert_eq!(open.log.status().state, LogState::Online);
+    open.assert_numbered(0, 100);
+}
+
+#[test]
 fn an_accepted_loss_outlives_its_manifest() {
     type Change = fn(&mut Vec<u8>);
     let damages: [(Change, i64); 4] = [
@@ -136,6 +179,8 @@ fn an_accepted_loss_outlives_its_manifest() {
             open.fill(5, 100);
             open.settle();
             open.end(run == 1);
+            let (errors, accepted, _) = found(&fixture);
+            assert_eq!((errors, accepted), (0, 1), "damage {i}");
             change(&fixture, "seals", |bytes| bytes[5] ^= 1);
             open = fixture.reopen();
             assert_eq!(open.log.status().state, LogState::Online, "damage {i}");

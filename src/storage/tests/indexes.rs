@@ -237,3 +237,36 @@ fn an_index_that_cannot_be_written_is_made_anew_once_all_the_same() {
     open.assert_numbered(end / 2, 2500);
     assert_eq!(read_file(&fixture, &name), good, "the next start finds it wrong again");
 }
+
+#[test]
+fn a_time_index_that_makes_records_older_than_they_are_does_not_hide_them() {
+    let fixture = Fixture::fine(20_000);
+    let open = fixture.create();
+    for i in 0..100 {
+        open.append(batch_at(NOW_MS + i * 100, i as u64 * 10, 10, 50)).unwrap();
+    }
+    open.close();
+    change(&fixture, "00000000000000000000.timeindex", |bytes| {
+        for entry in bytes.chunks_exact_mut(12) {
+            let timestamp_ms = i64::from_be_bytes(entry[..8].try_into().unwrap());
+            entry[..8].copy_from_slice(&(timestamp_ms - 1_500).to_be_bytes());
+        }
+    });
+    let open = fixture.reopen();
+    let found = open.log.find_timestamp(NOW_MS + 1050, 1 << 20).unwrap().unwrap();
+    assert_eq!((found.offset.get(), found.timestamp_ms), (110, NOW_MS + 1100));
+}
+
+#[test]
+fn a_time_index_that_goes_missing_while_the_log_is_served_is_made_anew() {
+    let fixture = Fixture::fine(20_000);
+    let open = fixture.create();
+    open.fill(100, 50);
+    open.close();
+    let open = fixture.reopen();
+    let name = "00000000000000000000.timeindex";
+    let good = read_file(&fixture, name);
+    std::fs::remove_file(fixture.log_dir().join(name)).unwrap();
+    assert_eq!(open.log.find_timestamp(NOW_MS, 1 << 20).unwrap().unwrap().offset, Offset::ZERO);
+    assert_eq!(read_file(&fixture, name), good);
+}

@@ -62,6 +62,24 @@ fn what_a_deletion_has_left_does_not_come_back_with_a_new_manifest() {
 }
 
 #[test]
+fn a_segment_that_is_missing_is_not_taken_for_lost_with_the_manifest() {
+    let fixture = Fixture::fine(10_000);
+    let open = fixture.create();
+    open.fill(100, 100);
+    open.settle();
+    open.close();
+    let path = fixture.log_dir().join(&fixture.files("log")[3]);
+    let bytes = std::fs::read(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    change(&fixture, "seals", |bytes| bytes[20] ^= 1);
+    let (store, log) = fixture.try_reopen();
+    assert!(matches!(&log, Err(OpenLogError::Damaged { path: named, .. }) if *named == path), "{log:?}");
+    drop(store);
+    std::fs::write(&path, bytes).unwrap();
+    fixture.reopen().assert_numbered(0, 1000);
+}
+
+#[test]
 fn epochs_of_segments_that_were_not_sealed_yet_are_not_forgotten_with_the_manifest() {
     let fixture = Fixture::fine(10_000);
     let open = fixture.create();

@@ -1,6 +1,7 @@
 //! The storage layer as its callers see it, on a real directory and on one that fails.
 
 mod append_and_read;
+mod checkpoints;
 mod descriptors;
 mod every_step;
 mod faults;
@@ -13,12 +14,14 @@ mod lost_seals;
 mod producers;
 mod recovery;
 mod rot;
+mod scans;
 pub(crate) mod sim_fs;
 mod sim_producer;
 mod simulation;
 mod stepped;
 mod vanished;
 mod verify;
+mod writers;
 
 use std::io;
 use std::path::Path;
@@ -209,6 +212,12 @@ pub(super) fn batch_at(timestamp_ms: i64, tag: u64, count: u32, value_bytes: usi
         builder.push(timestamp_ms, None, Some(&value), []);
     }
     builder.build().unwrap()
+}
+
+/// Computes a batch's checksum anew, as one has it that was made so.
+pub(super) fn seal(batch: &mut [u8]) {
+    let crc = crc32c::crc32c(&batch[21..]);
+    batch[17..21].copy_from_slice(&crc.to_be_bytes());
 }
 
 impl Open {

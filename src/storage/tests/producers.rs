@@ -219,3 +219,25 @@ fn there_is_news_only_after_a_batch_of_a_producer() {
     assert!(log.producers.has_news_since(None));
     assert!(!log.producers.has_news_since(Some(log.next)));
 }
+
+#[test]
+fn in_a_log_that_is_replayed_what_came_before_a_producer_began_anew_is_not_remembered() {
+    // The producer had been forgotten in between: in its own epoch, and in an older one with the sequence that was due.
+    for (epoch, sequence) in [(3, 500), (2, 10)] {
+        let mut producers = Producers::new(LIMITS);
+        producers.push(&numbered(7, 3, 0, 10), offset(0), offset(10), 0);
+        producers.push(&numbered(7, epoch, sequence, 10), offset(10), offset(20), 0);
+        let states = producers.at(offset(20), 0);
+        let pushed =
+            Remembered { epoch, base_sequence: sequence, records: 10, base_offset: offset(10), before: 0 };
+        assert_eq!(states[0].batches, [pushed]);
+        assert_eq!(producers.at(offset(10), 0), [], "of the batch before nothing is left");
+    }
+    let mut log = Stepped::new();
+    log.producers.push(&numbered(7, 3, 0, 10), offset(0), offset(10), 0);
+    log.producers.push(&numbered(7, 3, 500, 10), offset(10), offset(20), 0);
+    (log.next, log.synced) = (offset(20), offset(20));
+    assert_eq!(log.out_of_order(numbered(7, 3, 0, 10)), 510);
+    assert_eq!(log.out_of_order(numbered(7, 3, 490, 10)), 510, "the log never got it");
+    assert_eq!(log.append(numbered(7, 3, 500, 10)), Ok(Some(offset(10))));
+}

@@ -132,7 +132,7 @@ impl FindingKind {
             }
             Self::UnknownFile => "It is left alone.",
             Self::Leftover => {
-                "It is not used. What is on its way out, the next start removes; the rest is yours to."
+                "Nobody reads it. What is on its way out, the next start removes; bytes behind the end of a segment stay where they are."
             }
             Self::AcceptedLoss => {
                 "These records are lost, and the log goes on behind them: an operator wanted it so. Readers are told."

@@ -1,6 +1,7 @@
 //! Damage to everything beside the logs: indexes, small files, directories.
 
 use super::super::super::checkpoint::{Checkpoint, LogCheckpoint};
+use super::super::super::data_dir::LOCK_FILE;
 use super::super::super::producer_snapshot;
 use super::*;
 
@@ -38,6 +39,74 @@ fn indexes_that_are_not_true_are_notes() {
         std::fs::write(&path, &good).unwrap();
     }
     assert_eq!(verify(&fixture).findings, []);
+}
+
+#[test]
+fn a_time_index_of_times_that_go_on_is_held_against_the_batches() {
+    let fixture = Fixture::fine(30_000);
+    let open = fixture.create();
+    for i in 0..100 {
+        open.append(batch_at(NOW_MS + i * 100, i as u64 * 10, 10, 100)).unwrap();
+    }
+    open.close();
+    assert_eq!(verify(&fixture).findings, []);
+    let names = [fixture.files("index"), fixture.files("timeindex")].concat();
+    for (i, name) in names.iter().enumerate() {
+        let path = fixture.log_dir().join(name);
+        let good = std::fs::read(&path).unwrap();
+        let size = if name.ends_with("timeindex") { 12 } else { 8 };
+        for entry in 0..good.len() / size {
+            // In its first field, and in its last.
+            for byte in [size - 5, size - 1] {
+                change_at(&path, |bytes| bytes[entry * size + byte] ^= 1);
+                assert_only(&verify(&fixture), FindingKind::StaleIndex, name, None);
+                std::fs::write(&path, &good).unwrap();
+            }
+        }
+        if i == 0 {
+            // True, and none that was written.
+            change_at(&path, |bytes| drop(bytes.splice(0..0, [0, 0, 0, 9, 0, 0, 0, 0])));
+            assert_only(&verify(&fixture), FindingKind::StaleIndex, name, None);
+            std::fs::write(&path, &good).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_log_whose_records_are_all_deleted_is_as_it_should_be() {
+    let (fixture, open) = filled();
+    open.delete_records(1_000).unwrap();
+    open.close();
+    assert_eq!(verify(&fixture).findings, []);
+}
+
+#[test]
+fn a_copy_without_the_lock_file_is_checked_all_the_same() {
+    let fixture = closed();
+    std::fs::remove_file(fixture.dir.path().join(LOCK_FILE)).unwrap();
+    assert_eq!(verify(&fixture).findings, []);
+    assert!(!fixture.dir.path().join(LOCK_FILE).exists());
+}
+
+#[test]
+fn whatever_speaks_of_a_log_says_that_there_was_one() {
+    let fixture = closed();
+    let left = ["orders-0", "checkpoint", "durable"];
+    let bytes = ["checkpoint", "durable"].map(|name| std::fs::read(fixture.dir.path().join(name)).unwrap());
+    let has_had_logs =
+        || Inspection::open_on(Arc::clone(&fixture.fs), fixture.dir.path()).unwrap().has_had_logs();
+    for name in ["checkpoint", "checkpoint.old", "durable"] {
+        std::fs::remove_file(fixture.dir.path().join(name)).unwrap();
+    }
+    assert!(has_had_logs(), "{}", left[0]);
+    std::fs::remove_dir_all(fixture.log_dir()).unwrap();
+    assert!(!has_had_logs());
+    for (name, bytes) in left[1..].iter().zip(bytes) {
+        let path = fixture.dir.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        assert!(has_had_logs(), "{name}");
+        std::fs::remove_file(path).unwrap();
+    }
 }
 
 #[test]

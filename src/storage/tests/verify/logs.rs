@@ -157,3 +157,38 @@ fn what_was_damaged_before_it_was_sealed_is_told_by_its_offsets() {
     change_at(&path, |bytes| bytes[position + 100] ^= 1);
     assert_only(&verify(&fixture), FindingKind::BadBlock, FIRST, None);
 }
+
+#[test]
+fn a_finding_about_a_block_tells_where_the_block_lies() {
+    const BLOCK: u64 = 1 << 20;
+    let mut fixture = Fixture::new();
+    fixture.spec.config.segment_bytes = 3 << 20;
+    let open = fixture.create();
+    open.fill(400, 1_000);
+    open.close();
+    let manifest = seals::read(&*fixture.fs, &fixture.log_dir()).unwrap().unwrap();
+    let mut seals = manifest.seals;
+    let len = seals[0].len;
+    for crc in &mut seals[0].block_crcs {
+        *crc ^= 1;
+    }
+    seals::replace(&*fixture.fs, &fixture.log_dir(), manifest.first, &seals.iter().collect::<Vec<_>>())
+        .unwrap();
+    let report = verify(&fixture);
+    let blocks: Vec<_> =
+        report.findings.iter().map(|finding| (finding.kind, finding.bytes.clone())).collect();
+    let at = |bytes: std::ops::Range<u64>| (FindingKind::BadBlock, Some(bytes));
+    assert_eq!(blocks, [at(0..BLOCK), at(BLOCK..2 * BLOCK), at(2 * BLOCK..len)]);
+}
+
+#[test]
+fn a_gap_between_segments_of_a_log_that_has_lost_its_manifest_is_told_with_its_offsets() {
+    let fixture = closed();
+    let names = fixture.files("log");
+    let [base, next] = [1, 2].map(|i| names[i][..20].parse::<i64>().unwrap());
+    std::fs::remove_file(fixture.log_dir().join(seals::FILE)).unwrap();
+    std::fs::remove_file(fixture.log_dir().join(&names[1])).unwrap();
+    let report = verify(&fixture);
+    let gap = report.findings.iter().find(|finding| finding.path.ends_with(&names[1])).unwrap();
+    assert_eq!(told(gap), (FindingKind::MissingSegment, names[1].clone(), Some((base, Some(next - 1)))));
+}
