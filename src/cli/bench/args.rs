@@ -12,7 +12,8 @@ use crate::cli::output::OutputArgs;
 use crate::client::Codec;
 
 const EXAMPLES: &str = "\
-Without --server it starts a broker of its own, in a temporary directory, and measures that.
+Without --server, or SAGWAN_SERVER, it starts a broker of its own in a temporary directory, and
+measures that.
 
 Examples:
   sagwan bench

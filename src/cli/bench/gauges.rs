@@ -15,6 +15,8 @@ pub(super) struct Gauges {
     pub(super) followed: Meter,
     /// What is read of a backlog.
     pub(super) caught_up: Meter,
+    /// What is read only to be verified, when all else is over.
+    pub(super) read_back: Meter,
     /// From when a request should have been sent to its acknowledgement.
     pub(super) acknowledgement: Latencies,
     /// From then to when its last record was read.
@@ -51,6 +53,7 @@ impl Gauges {
             produced: Meter::default(),
             followed: Meter::default(),
             caught_up: Meter::default(),
+            read_back: Meter::default(),
             acknowledgement: Latencies::new(),
             end_to_end: Latencies::new(),
             lateness: Latencies::new(),

@@ -44,8 +44,10 @@ impl Live {
         };
         self.0.set_message(format!("{phase}{}", rates(before, last)));
     }
+}
 
-    pub(super) fn finish(&self) {
+impl Drop for Live {
+    fn drop(&mut self) {
         self.0.finish_and_clear();
     }
 }

@@ -41,6 +41,9 @@ mod table;
 mod topics;
 mod units;
 
+use std::fs::OpenOptions;
+use std::path::Path;
+
 pub(super) use args::BenchArgs;
 pub(super) use hosted::{HostedCommand, run as run_hosted};
 
@@ -52,10 +55,15 @@ use plan::Plan;
 /// Measures, and prints what came of it.
 pub(super) async fn run(args: BenchArgs, server: &ServerArgs) -> Result<(), Failure> {
     let plan = Plan::check(&args, server.server.is_some())?;
+    let cannot_write = |path: &Path, error| Failure::io(format!("cannot write {}", path.display()), error);
+    if let Some(path) = &args.report {
+        // Before all the work, not after it.
+        let opened = OpenOptions::new().append(true).create(true).open(path);
+        opened.map_err(|error| cannot_write(path, error))?;
+    }
     let outcome = session::run(plan, server.server.as_deref()).await?;
     if let Some(path) = &args.report {
-        std::fs::write(path, html::render(&outcome))
-            .map_err(|error| Failure::io(format!("cannot write {}", path.display()), error))?;
+        std::fs::write(path, html::render(&outcome)).map_err(|error| cannot_write(path, error))?;
     }
     output::print(args.output.output, &outcome, table::render)
 }

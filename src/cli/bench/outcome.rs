@@ -13,6 +13,8 @@ use super::plan::Plan;
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Outcome {
     pub(super) version: &'static str,
+    /// What was asked for, word by word.
+    pub(super) command: String,
     /// RFC 3339.
     pub(super) started_at: String,
     pub(super) machine: Machine,
@@ -124,9 +126,15 @@ impl Cost {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub(super) struct Point {
     pub(super) at_s: f64,
-    pub(super) produced_bytes_per_s: f64,
-    pub(super) followed_bytes_per_s: f64,
-    pub(super) caught_up_bytes_per_s: f64,
+    pub(super) bytes_per_s: Rates,
+}
+
+/// Of what flows.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub(super) struct Rates {
+    pub(super) produced: f64,
+    pub(super) followed: f64,
+    pub(super) caught_up: f64,
 }
 
 /// What was measured of one subject.
@@ -165,7 +173,9 @@ impl Figures {
             |of: fn(&Self) -> Option<Cost>| Cost::summary(&rounds.iter().filter_map(of).collect::<Vec<_>>());
         let merged = |of: fn(&Histograms) -> &Histogram<u64>| {
             let mut all = latency::empty();
-            rounds.iter().for_each(|round| latency::merge(&mut all, of(&round.latencies)));
+            for round in rounds {
+                latency::merge(&mut all, of(&round.latencies));
+            }
             all
         };
         let latencies = Histograms {

@@ -49,14 +49,11 @@ mod timer {
             loop {
                 let mut ready = self.timer.readable().await?;
                 let mut expirations = [0; 8];
-                match ready.try_io(|timer| Ok(rustix::io::read(timer, &mut expirations)?)) {
-                    Ok(read) => {
-                        read?;
-                        self.set_to_ns = None;
-                        return Ok(());
-                    }
-                    // Not ready after all.
-                    Err(_) => {}
+                // An error of `try_io` itself: not ready after all.
+                if let Ok(read) = ready.try_io(|timer| Ok(rustix::io::read(timer, &mut expirations)?)) {
+                    read?;
+                    self.set_to_ns = None;
+                    return Ok(());
                 }
             }
         }

@@ -55,10 +55,11 @@ pub(super) struct Plan {
     pub(super) compression: Compression,
     pub(super) durability: Durability,
     pub(super) in_flight: u32,
-    pub(super) linger_ms: f64,
+    /// Of the Rust client.
+    pub(super) linger_ms: Option<f64>,
     /// Of all producers; absent: flat out.
     pub(super) rate_records_per_s: Option<f64>,
-    pub(super) backlog_bytes: u64,
+    pub(super) backlog_bytes: Option<u64>,
     pub(super) fetch_bytes: u64,
     pub(super) duration_s: Option<f64>,
     pub(super) total_records: Option<u64>,
@@ -120,9 +121,9 @@ impl Plan {
             compression: args.compression,
             durability: args.durability,
             in_flight,
-            linger_ms: linger.as_secs_f64() * 1e3,
+            linger_ms: (args.mode == Mode::Client).then_some(linger.as_secs_f64() * 1e3),
             rate_records_per_s: args.rate.map(records),
-            backlog_bytes: args.backlog.unwrap_or(DEFAULT_BACKLOG_BYTES),
+            backlog_bytes: args.workload.catches_up().then(|| args.backlog.unwrap_or(DEFAULT_BACKLOG_BYTES)),
             fetch_bytes: args.fetch_bytes,
             duration_s: match stop {
                 Stop::After(duration) => Some(duration.as_secs_f64()),
@@ -159,7 +160,7 @@ impl Plan {
 
     /// How many records a backlog has.
     pub(super) fn backlog_records(&self) -> u64 {
-        (self.backlog_bytes / u64::from(self.record_bytes())).max(1)
+        (self.backlog_bytes.unwrap_or_default() / u64::from(self.record_bytes())).max(1)
     }
 
     fn check_ranges(&self) -> Result<(), String> {
@@ -231,8 +232,8 @@ impl Plan {
             cast.push(format!("{twice}{}", count(self.consumers, "consumer")));
         }
         cast.push(format!("{} with {}", count(self.topics, "topic"), count(self.partitions, "partition")));
-        if self.workload.catches_up() {
-            cast.push(format!("a backlog of {} MB", units::megabytes(self.backlog_bytes as f64)));
+        if let Some(bytes) = self.backlog_bytes {
+            cast.push(format!("a backlog of {} MB", units::megabytes(bytes as f64)));
         }
         format!("{}, durability {}", cast.join(", "), self.durability.name())
     }

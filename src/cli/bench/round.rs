@@ -81,10 +81,10 @@ pub(super) async fn write_backlog(stage: &Stage, subject: Subject<'_>) -> Result
         rate_records_per_s: None,
         ..(*stage.plan).clone()
     };
-    if let Some(free) = subject.directory.and_then(Directory::free_bytes)
-        && free < plan.backlog_bytes.saturating_mul(2).saturating_add(DISK_RESERVE_BYTES)
-    {
-        let (free, backlog) = (free >> 20, plan.backlog_bytes >> 20);
+    let backlog_bytes = plan.backlog_bytes.unwrap_or_default();
+    let needed = backlog_bytes.saturating_mul(2).saturating_add(DISK_RESERVE_BYTES);
+    if let Some(free) = subject.directory.and_then(Directory::free_bytes).filter(|free| *free < needed) {
+        let (free, backlog) = (free >> 20, backlog_bytes >> 20);
         return Err(Failure::CannotRun(format!(
             "a backlog of {backlog} MiB needs more room than the {free} MiB that are left: use a smaller \
              --backlog, or another --dir"
@@ -131,10 +131,8 @@ pub(super) async fn play(
 ) -> Result<Played, Failure> {
     let plan = &stage.plan;
     let client = connection::connect(subject.url).await?;
-    let topics = match plan.workload.produces() {
-        true => Some(Topics::create(&client, plan, "live").await?),
-        false => None,
-    };
+    let topics =
+        if plan.workload.produces() { Some(Topics::create(&client, plan, "live").await?) } else { None };
     settle_disk(subject).await;
     stage.live.begin(name);
     let cast = Cast { plan, subject, appended: topics.as_ref(), backlog };
@@ -247,14 +245,19 @@ async fn act(stage: &Stage, cast: Cast<'_>, client: &Client, course: Course) -> 
         }
     }
     watching.look();
-    let Watching { samples, notes, .. } = watching;
+    let samples = std::mem::take(&mut watching.samples);
     if let (true, Some(topics), Some(acknowledged)) = (plan.verify, cast.appended, &acknowledged)
         && plan.consumers == 0
     {
         let client = connection::connect(cast.subject.url).await?;
         let task = Task::ReadBack(acknowledged.clone());
-        verified_records = Consumer::new((0, 1), plan, client, topics, task).run(Arc::clone(&gauges)).await?;
+        let reader = Consumer::new((0, 1), plan, client, topics, task);
+        verified_records = tokio::select! {
+            verified = reader.run(Arc::clone(&gauges)) => verified?,
+            trouble = watching.run() => return Err(trouble),
+        };
     }
+    let notes = watching.notes;
     Ok(Acted { gauges, samples, acknowledged, verified_records, notes })
 }
 
@@ -269,6 +272,14 @@ fn meetings(plan: &Plan, topics: Option<&Arc<Topics>>) -> Meetings {
         }
     }
     Meetings::new(readers)
+}
+
+/// Returns when somebody wants an end.
+pub(super) async fn interrupted() -> Failure {
+    match tokio::signal::ctrl_c().await {
+        Ok(()) => Failure::Failed("interrupted".to_owned()),
+        Err(error) => Failure::io("cannot listen for signals", error),
+    }
 }
 
 /// Keeps an eye on a round while it is played.
@@ -301,15 +312,12 @@ impl<'a> Watching<'a> {
     /// Looks again and again; returns when the round cannot go on. Dropping the future loses nothing.
     async fn run(&mut self) -> Failure {
         let mut ticks = tokio::time::interval(sample::INTERVAL);
-        let mut interrupt = std::pin::pin!(tokio::signal::ctrl_c());
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let mut interrupt = std::pin::pin!(interrupted());
         loop {
             tokio::select! {
                 _ = ticks.tick() => {}
-                interrupted = &mut interrupt => return match interrupted {
-                    Ok(()) => Failure::Failed("interrupted".to_owned()),
-                    Err(error) => Failure::io("cannot listen for signals", error),
-                },
+                failure = &mut interrupt => return failure,
             }
             self.look();
             let at_ns = self.gauges.course.now_ns();
@@ -321,8 +329,9 @@ impl<'a> Watching<'a> {
 
     fn look(&mut self) {
         let sample = Sample::take(&self.gauges, self.subject.process);
-        if sample.bytes() != self.moved.1 {
-            self.moved = (sample.at_ns, sample.bytes());
+        let moved = sample.bytes() + self.gauges.read_back.all().bytes;
+        if moved != self.moved.1 {
+            self.moved = (sample.at_ns, moved);
         }
         let free = self.subject.directory.and_then(Directory::free_bytes);
         let over = self.gauges.course.steady_to_ns().is_some_and(|to| to <= sample.at_ns);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::gauges::Gauges;
 use super::meter::Count;
-use super::outcome::{Cost, Point};
+use super::outcome::{Cost, Point, Rates};
 use super::process::{Process, Usage};
 
 pub(super) const INTERVAL: Duration = Duration::from_millis(100);
@@ -69,7 +69,7 @@ impl Samples {
 
     fn cost(&self, from_ns: u64, to_ns: u64, of: impl Fn(&Sample) -> Option<Usage>) -> Option<Cost> {
         let within = self.0.iter().filter(|sample| (from_ns..=to_ns).contains(&sample.at_ns));
-        let (first, last) = (within.clone().next()?, within.clone().last()?);
+        let (first, last) = (within.clone().next()?, within.clone().next_back()?);
         let (before, after) = (of(first)?, of(last)?);
         if last.at_ns <= first.at_ns {
             return None;
@@ -93,9 +93,11 @@ impl Samples {
             let rate = |before: Count, after: Count| (after.bytes - before.bytes) as f64 / seconds;
             Some(Point {
                 at_s: after.at_ns as f64 / 1e9,
-                produced_bytes_per_s: rate(before.produced, after.produced),
-                followed_bytes_per_s: rate(before.followed, after.followed),
-                caught_up_bytes_per_s: rate(before.caught_up, after.caught_up),
+                bytes_per_s: Rates {
+                    produced: rate(before.produced, after.produced),
+                    followed: rate(before.followed, after.followed),
+                    caught_up: rate(before.caught_up, after.caught_up),
+                },
             })
         };
         kept.windows(2).filter_map(point).collect()
@@ -132,6 +134,6 @@ mod tests {
         let samples = Samples((0..=1_000).map(|s| sample(s, s * 100, 0.0)).collect());
         let timeline = samples.timeline();
         assert!(timeline.len() <= MAX_POINTS && timeline.len() > MAX_POINTS / 2, "{}", timeline.len());
-        assert!(timeline.iter().all(|point| (point.produced_bytes_per_s - 100.0).abs() < 1e-9));
+        assert!(timeline.iter().all(|point| (point.bytes_per_s.produced - 100.0).abs() < 1e-9));
     }
 }

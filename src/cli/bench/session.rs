@@ -52,9 +52,7 @@ pub(super) async fn run(plan: Plan, server: Option<&str>) -> Result<Outcome, Fai
     let pid = own.as_ref().map(Hosted::id).or(stage.plan.server_pid);
     let subject = Subject { url, process: pid.map(Process::Id), directory: directory.as_ref() };
     let broker = describe(&subject, own.is_some()).await?;
-    let played = all_rounds(&stage, subject, bare.as_ref(), directory.as_ref()).await;
-    stage.live.finish();
-    let rounds = played?;
+    let rounds = all_rounds(&stage, subject, bare.as_ref(), directory.as_ref()).await?;
     if let Some(own) = own {
         own.stop().await?;
     }
@@ -182,7 +180,11 @@ async fn write(
         rustix::fs::sync();
         disk::write(&path, manner, &batches, &Course::begin(warm_up, stop), limit)
     });
-    let written = written.await.map_err(|error| Failure::Failed(format!("the disk loop died: {error}")))?;
+    let written = tokio::select! {
+        written = written => written,
+        failure = round::interrupted() => return Err(failure),
+    };
+    let written = written.map_err(|error| Failure::Failed(format!("the disk loop died: {error}")))?;
     written.map_err(|error| Failure::io("cannot write a plain file", error))
 }
 
@@ -225,6 +227,7 @@ fn outcome(stage: &Stage, rounds: Rounds, started_at: String, broker: Broker) ->
     let packed = plan.mode == Mode::Batches && plan.compression != Compression::None;
     Ok(Outcome {
         version: env!("CARGO_PKG_VERSION"),
+        command: std::env::args().collect::<Vec<_>>().join(" "),
         started_at,
         machine: machine(),
         ceiling: plan.ceiling.then(|| ceiling(plan, &figures, &rounds.bare, &rounds.disk)),
@@ -290,7 +293,9 @@ fn ceiling(plan: &Plan, broker: &[Figures], bare: &[Figures], disk: &[(Manner, V
     for (manner, rounds) in disk {
         let flows: Vec<_> = rounds.iter().map(|written| Flow::of((written.count, written.seconds))).collect();
         let mut latencies = latency::empty();
-        rounds.iter().for_each(|written| latency::merge(&mut latencies, &written.latencies));
+        for written in rounds {
+            latency::merge(&mut latencies, &written.latencies);
+        }
         limits.push(Limit {
             name: manner.to_string(),
             share: share(flows.iter().map(|flow| flow.map(|flow| flow.records_per_s)).collect()),

@@ -16,7 +16,7 @@ pub(super) fn render(outcome: &Outcome) -> String {
     if let Some(ceiling) = &outcome.ceiling {
         let _ = write!(text, "\n\n{}", limits(outcome, ceiling));
     }
-    let _ = write!(text, "\n");
+    text.push('\n');
     if let Some(records) = outcome.verified_records {
         let records = output::thousands(records);
         let _ = write!(text, "\nverified: {records} reads of records were as acknowledged, in order, once");
@@ -95,7 +95,9 @@ pub(super) fn named_latencies(figures: &Figures) -> Vec<(&'static str, &Percenti
         ("end to end", &figures.end_to_end),
         ("sent late by", &figures.lateness),
     ];
-    latencies.into_iter().filter_map(|(name, latency)| Some((name, latency.as_ref()?))).collect()
+    let shown = latencies.into_iter().filter_map(|(name, latency)| Some((name, latency.as_ref()?)));
+    // Flat out, nothing is ever late.
+    shown.filter(|(_, latency)| latency.max_ns > 0).collect()
 }
 
 fn latencies(summary: &Figures) -> String {
@@ -108,19 +110,21 @@ fn latencies(summary: &Figures) -> String {
 }
 
 fn latency_row(name: &str, latency: &Percentiles) -> [String; 8] {
-    let [p50, p90, p99, p99_9, p99_99, max] =
-        [latency.p50_ns, latency.p90_ns, latency.p99_ns, latency.p99_9_ns, latency.p99_99_ns, latency.max_ns]
-            .map(time);
+    let [p50, p90, p99, p99_9, p99_99, max, count] = latency_cells(latency);
+    [name.to_owned(), p50, p90, p99, p99_9, p99_99, max, count]
+}
+
+/// From p50 to p99.99, the largest, and of how many.
+pub(super) fn latency_cells(latency: &Percentiles) -> [String; 7] {
     // Of too few, a percentile is only another name for the largest.
-    let known = |least: u64, value: String| if latency.count >= least { value } else { "-".to_owned() };
+    let known = |ns: u64, least: u64| if latency.count >= least { time(ns) } else { "-".to_owned() };
     [
-        name.to_owned(),
-        p50,
-        p90,
-        known(100, p99),
-        known(1_000, p99_9),
-        known(10_000, p99_99),
-        max,
+        time(latency.p50_ns),
+        time(latency.p90_ns),
+        known(latency.p99_ns, 100),
+        known(latency.p99_9_ns, 1_000),
+        known(latency.p99_99_ns, 10_000),
+        time(latency.max_ns),
         output::thousands(latency.count),
     ]
 }
@@ -173,4 +177,127 @@ fn limits(outcome: &Outcome, ceiling: &Ceiling) -> String {
         );
     }
     text
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::cli::bench::directory::FileSystem;
+    use crate::cli::bench::latency;
+    use crate::cli::bench::meter::Count;
+    use crate::cli::bench::outcome::{Broker, Histograms, Limit, Machine, Point, Rates, Share};
+    use crate::cli::bench::plan::tests::plan;
+
+    /// Of a run that never was, with round figures.
+    pub(in crate::cli::bench) fn outcome(line: &str) -> Outcome {
+        let plan = plan(line, false).expect(line);
+        let flow = Flow::of((Count { records: 3_000_000, bytes: 300_000_000 }, 3.0));
+        let mut latencies = latency::empty();
+        (1..=10_000).for_each(|us| latencies.saturating_record(us * 1_000));
+        let percentiles = Percentiles::of(&latencies);
+        let cost = Cost {
+            seconds: 3.0,
+            cpu_s: 1.5,
+            bytes: 300_000_000,
+            peak_resident_bytes: 64 << 20,
+            peak_anonymous_bytes: 32 << 20,
+        };
+        let point = |at: u32| Point {
+            at_s: f64::from(at) / 10.0,
+            bytes_per_s: Rates {
+                produced: 1e8,
+                followed: if plan.workload.follows() { 9e7 } else { 0.0 },
+                caught_up: 0.0,
+            },
+        };
+        let figures = Figures {
+            produced: flow,
+            followed: flow.filter(|_| plan.workload.follows()),
+            caught_up: None,
+            acknowledgement: percentiles.clone(),
+            end_to_end: percentiles.clone().filter(|_| plan.workload.follows()),
+            lateness: percentiles.clone().filter(|_| plan.rate_records_per_s.is_some()),
+            server: Some(cost),
+            client: Some(cost),
+            steady_s: (1.0, 4.0),
+            timeline: (0..50).map(point).collect(),
+            latencies: Histograms {
+                acknowledgement: latencies.clone(),
+                end_to_end: latencies.clone(),
+                lateness: latencies,
+            },
+        };
+        let limit = Limit {
+            name: "bare gRPC service".to_owned(),
+            flow: Flow::of((Count { records: 6_000_000, bytes: 600_000_000 }, 3.0)),
+            latency: percentiles,
+            server: Some(cost),
+            share: Share::of(&[0.4, 0.5, 0.6]),
+        };
+        Outcome {
+            version: "1.2.3",
+            command: format!("sagwan bench {line}"),
+            started_at: "2026-01-31T12:00:00Z".to_owned(),
+            machine: Machine { cores: 2, cpu: None, memory_bytes: Some(8 << 30), kernel: None },
+            broker: Broker {
+                url: "http://127.0.0.1:1".to_owned(),
+                version: Some("1.2.3".to_owned()),
+                own: true,
+                data_dir: Some("/var/tmp/x".to_owned()),
+                file_system: Some(FileSystem { kind: "ext4".to_owned(), device: "/dev/vda".to_owned() }),
+            },
+            summary: figures.clone(),
+            rounds: vec![figures],
+            ceiling: plan.ceiling.then(|| Ceiling { limits: vec![limit], latency_ratios: None }),
+            verified_records: plan.verify.then_some(6_000_000),
+            compression_ratio: None,
+            notes: vec!["something to know".to_owned()],
+            plan,
+        }
+    }
+
+    #[test]
+    fn rates_latencies_and_costs_are_in_the_table() {
+        let text = render(&outcome("follow --verify"));
+        for line in [
+            "follow: 1 producer, 1 consumer, 1 topic with 1 partition, durability fsync",
+            "data in /var/tmp/x, which is ext4 on /dev/vda",
+            "produced  1,000,000  100.0  3,000,000",
+            "end to end       5.00 ms  9.00 ms  9.90 ms",
+            "broker   0.50   5.00      64.0 MiB     32.0 MiB",
+            "verified: 6,000,000 reads of records were as acknowledged, in order, once",
+            "note: something to know",
+        ] {
+            assert!(text.contains(line), "{line:?} in\n{text}");
+        }
+        assert!(!text.contains("CEILING"), "{text}");
+    }
+
+    #[test]
+    fn a_ceiling_is_told_with_the_share_that_is_reached() {
+        let text = render(&outcome("produce --ceiling"));
+        assert!(text.contains("bare gRPC service  2,000,000  200.0"), "{text}");
+        assert!(text.contains("0.50 of it (0.40 to 0.60)"), "{text}");
+    }
+
+    #[test]
+    fn a_percentile_of_too_few_is_not_told() {
+        let mut few = latency::empty();
+        (0..500).for_each(|_| few.saturating_record(1_000));
+        let cells = latency_cells(&Percentiles::of(&few).expect("some"));
+        assert_eq!(cells.map(|cell| cell == "-"), [false, false, false, true, true, false, false]);
+    }
+
+    #[test]
+    fn json_has_every_figure_plain() {
+        let json = serde_json::to_value(outcome("produce --ceiling --rate 1MB/s")).expect("JSON");
+        assert_eq!(json["summary"]["produced"]["records_per_s"], 1_000_000.0);
+        assert_eq!(json["summary"]["followed"], serde_json::Value::Null);
+        assert_eq!(json["summary"]["acknowledgement"]["count"], 10_000);
+        assert_eq!(json["ceiling"]["limits"][0]["share"]["median"], 0.5);
+        assert_eq!(json["plan"]["rate_records_per_s"], 10_000.0);
+        assert_eq!(json["plan"]["durability"], "fsync");
+        assert_eq!(json["broker"]["file_system"]["kind"], "ext4");
+        assert_eq!(json["rounds"].as_array().map(Vec::len), Some(1));
+    }
 }

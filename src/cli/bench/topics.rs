@@ -84,7 +84,7 @@ impl Topics {
     pub(super) async fn ends(&self, client: &Client) -> Result<Arc<[i64]>, Failure> {
         let latest = self.places.iter().map(|place| (place.clone(), Position::Latest));
         let listed = client.admin().list_offsets(latest).await?;
-        Ok(listed.into_iter().map(|listed| Ok(listed?.offset.get())).collect::<Result<_, Failure>>()?)
+        listed.into_iter().map(|listed| Ok(listed?.offset.get())).collect()
     }
 
     /// The partitions that a consumer reads: they are dealt out; where there are more consumers than partitions, several
@@ -107,7 +107,8 @@ mod tests {
 
     #[test]
     fn consumers_share_partitions_or_read_the_same() {
-        let shares = |places, consumers| (0..consumers).map(|consumer| share(places, consumer, consumers));
+        let shares =
+            |places, consumers| (0..consumers).map(move |consumer| share(places, consumer, consumers));
         assert_eq!(shares(5, 2).collect::<Vec<_>>(), [vec![0, 2, 4], vec![1, 3]]);
         assert_eq!(shares(2, 3).collect::<Vec<_>>(), [vec![0], vec![1], vec![0]]);
     }

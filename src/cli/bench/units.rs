@@ -134,7 +134,7 @@ mod tests {
     fn times_are_read_and_written_with_units() {
         assert_eq!(duration("2"), Ok(Duration::from_secs(2)));
         assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
-        assert_eq!(duration("2min"), Ok(Duration::from_secs(120)));
+        assert_eq!(duration("2min"), Ok(Duration::from_mins(2)));
         assert!(duration("soon").is_err());
         let shown: Vec<_> = [999, 1_500, 12_345_678, 3_000_000_000].map(time).into();
         assert_eq!(shown, ["999 ns", "1.50 us", "12.3 ms", "3.00 s"]);

@@ -221,9 +221,11 @@ impl<'a> Pass<'a> {
                 self.gauges.caught_up.add(course, at_ns, records, bytes);
                 // Where there are producers too, a total is theirs.
                 let counted = if self.plan.workload.produces() { 0 } else { records };
-                self.broken_off = !course.admits(at_ns, u32::try_from(counted).unwrap_or(u32::MAX));
+                let over = !course.admits(at_ns, u32::try_from(counted).unwrap_or(u32::MAX));
+                // Only what is read to its end can be verified.
+                self.broken_off = over && !self.plan.verify;
             }
-            Kind::ReadBack => {}
+            Kind::ReadBack => self.gauges.read_back.add(course, at_ns, records, bytes),
         }
     }
 
