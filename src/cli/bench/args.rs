@@ -193,7 +193,7 @@ pub(crate) struct BenchArgs {
     /// Size of a batch before compression: as many records as fit, at least one [default: 64KiB]
     #[arg(long, value_name = "SIZE", value_parser = units::bytes, help_heading = "Load")]
     pub(super) batch_bytes: Option<u64>,
-    /// How records travel
+    /// How records travel. Bytes are counted as encoded with `batches`, of values with the others
     #[arg(long, value_enum, default_value_t = Mode::Batches, help_heading = "Load")]
     pub(super) mode: Mode,
     /// One call for each request, instead of one stream for all
@@ -205,7 +205,7 @@ pub(crate) struct BenchArgs {
     /// What an acknowledgement waits for
     #[arg(long, value_enum, default_value_t = Durability::Fsync, help_heading = "Load")]
     pub(super) durability: Durability,
-    /// Requests of a producer under way at a time [default: 32; 1 with --unary]
+    /// Requests of a producer under way at a time [default: 32; 1 with --unary and without a rate]
     #[arg(long, value_name = "N", help_heading = "Load")]
     pub(super) in_flight: Option<u32>,
     /// How long the Rust client waits for a batch to fill [default: 5ms]

@@ -36,9 +36,11 @@ use crate::record::HeaderClaim;
 
 /// What it keeps, to be read.
 const MEMORY_BYTES: usize = 16 << 20;
-const STREAM_WINDOW_BYTES: u32 = 1 << 20;
-const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
-const MAX_FRAME_BYTES: u32 = 1 << 20;
+/// Small windows keep what is received in the processor's caches: with 1 MiB and more, a GB of 64 KiB batches was measured
+/// to cost 0.37 to 0.58 CPU seconds here, with these 0.25. They are the broker's, too.
+const STREAM_WINDOW_BYTES: u32 = 192 << 10;
+const CONNECTION_WINDOW_BYTES: u32 = 256 << 10;
+const MAX_FRAME_BYTES: u32 = 64 << 10;
 const MAX_MESSAGE_BYTES: usize = 32 << 20;
 /// As the broker answers where a request names no size.
 const DEFAULT_FETCH_BYTES: usize = 1 << 20;

@@ -3,6 +3,7 @@
 
 use std::ffi::OsString;
 use std::io::{self, BufReader, Read as _};
+use std::os::unix::process::CommandExt as _;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -110,7 +111,8 @@ impl Hosted {
         for name in VARIABLES {
             command.env_remove(name);
         }
-        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+        // A Ctrl-C of the terminal is this side's to handle.
+        command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
         let cannot = |error| Failure::io("cannot start another process", error);
         let mut child = command.spawn().map_err(cannot)?;
         let (stdin, log) = (child.stdin.take(), child.stderr.take());

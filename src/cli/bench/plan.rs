@@ -93,7 +93,10 @@ impl Plan {
             None => records_in(args.batch_bytes.unwrap_or(DEFAULT_BATCH_BYTES), mean_bytes),
         };
         let batch_bytes = u64::from(batch_records) * encoded_bytes(args.record_size.max);
-        let in_flight = args.in_flight.unwrap_or(if args.unary { 1 } else { DEFAULT_IN_FLIGHT });
+        let in_flight = args.in_flight.unwrap_or_else(|| {
+            // A rate is kept only by who may have several under way while one takes long.
+            if args.unary && args.rate.is_none() { 1 } else { DEFAULT_IN_FLIGHT }
+        });
         let records = |amount: Amount| match amount {
             Amount::Records(records) => records,
             Amount::Bytes(bytes) => bytes / f64::from(mean_bytes),

@@ -104,7 +104,9 @@ pub(super) async fn write_backlog(stage: &Stage, subject: Subject<'_>) -> Result
             Ok(Backlog { topics, acknowledged })
         }
         Err(failure) => {
-            topics.delete(&client).await;
+            if subject.directory.is_none() {
+                topics.delete(&client).await;
+            }
             Err(failure)
         }
     }
@@ -137,7 +139,8 @@ pub(super) async fn play(
     stage.live.begin(name);
     let cast = Cast { plan, subject, appended: topics.as_ref(), backlog };
     let acted = act(stage, cast, &client, Course::begin(plan.warm_up, plan.stop)).await;
-    if let Some(topics) = &topics {
+    // A broker of this run's own takes them with it when something has failed.
+    if let Some(topics) = topics.filter(|_| acted.is_ok() || subject.directory.is_none()) {
         topics.delete(&client).await;
     }
     let acted = acted?;

@@ -23,7 +23,7 @@ use crate::cli::connection;
 use crate::cli::failure::Failure;
 
 /// A share of the asked rate below which it is told.
-const RATE_REACHED: f64 = 0.99;
+const RATE_REACHED: f64 = 0.98;
 /// What a durable append costs at least.
 const SYNC_EACH: Manner = Manner { files: 1, writes_per_sync: Some(1) };
 
