@@ -1,5 +1,7 @@
 //! All that is measured while a round runs; shared by its producers and consumers.
 
+use std::sync::atomic::AtomicU64;
+
 use super::course::Course;
 use super::latency::Latencies;
 use super::meeting::Meetings;
@@ -23,6 +25,8 @@ pub(super) struct Gauges {
     pub(super) end_to_end: Latencies,
     /// From then to when it was sent: what this side, or the limit of requests under way, adds.
     pub(super) lateness: Latencies,
+    /// Requests that were due and never sent.
+    pub(super) given_up: AtomicU64,
     pub(super) meetings: Meetings,
 }
 
@@ -57,6 +61,7 @@ impl Gauges {
             acknowledgement: Latencies::new(),
             end_to_end: Latencies::new(),
             lateness: Latencies::new(),
+            given_up: AtomicU64::new(0),
             meetings,
         }
     }

@@ -2,6 +2,7 @@
 //! taken together.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -260,7 +261,14 @@ async fn act(stage: &Stage, cast: Cast<'_>, client: &Client, course: Course) -> 
             trouble = watching.run() => return Err(trouble),
         };
     }
-    let notes = watching.notes;
+    let mut notes = watching.notes;
+    let given_up = gauges.given_up.load(Ordering::Relaxed);
+    if given_up > 0 {
+        notes.push(format!(
+            "{given_up} requests that were due were never sent, as it would have taken too long: latencies are without \
+             them"
+        ));
+    }
     Ok(Acted { gauges, samples, acknowledged, verified_records, notes })
 }
 

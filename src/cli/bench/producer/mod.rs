@@ -6,6 +6,7 @@ mod stream;
 mod unary;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::args::Mode;
 use super::gauges::{Gauges, Run, Sent};
@@ -18,6 +19,10 @@ use super::topics::Topics;
 use crate::cli::failure::Failure;
 use crate::client::Client;
 use crate::proto;
+
+/// What was due before the end is sent after it, too, so that its latency counts; but not for longer than so many times
+/// the course took.
+const OVERTIME: u64 = 2;
 
 /// One producer, connected, before the round begins.
 #[derive(Debug)]
@@ -102,6 +107,12 @@ impl Load {
             // Beyond the end, there is nothing to wait for.
             let over = course.steady_to_ns().is_some_and(|to| due_ns >= to);
             return Ok(if over { Next::Over } else { Next::Wait { now_ns, due_ns } });
+        }
+        if let Some(end_ns) = course.steady_to_ns()
+            && now_ns / OVERTIME > end_ns
+        {
+            self.gauges.given_up.fetch_add(self.schedule.due_before(end_ns), Ordering::Relaxed);
+            return Ok(Next::Over);
         }
         if !course.admits(due_ns, self.plan.batch_records) {
             return Ok(Next::Over);
