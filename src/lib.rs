@@ -5,7 +5,7 @@
 //!
 //! # Layers
 //!
-//! A module imports from its own layer's inside and from below, never from above; `storage-tests/tests/architecture.rs`
+//! A module imports from its own layer's inside and from below, never from above; `storage-tests/tests/architecture`
 //! holds the house to it.
 //!
 //! ```text

@@ -30,6 +30,8 @@ pub(super) struct Rules {
 pub(super) struct Prepared {
     pub(super) bytes: BytesMut,
     pub(super) record_count: u32,
+    /// Who sends it.
+    pub(super) producer: Option<ProducerStamp>,
     pub(super) log_append_time_ms: Option<i64>,
 }
 
@@ -86,7 +88,7 @@ impl Rules {
 /// [`BatchError`] if it is not exactly one batch, or not one to accept.
 pub(super) fn prepare(mut bytes: BytesMut, rules: &Rules) -> Result<Prepared, BatchError> {
     let view = record::validate(&bytes, &rules.validation)?;
-    let record_count = view.record_count().unsigned_abs();
+    let (record_count, producer) = (view.record_count().unsigned_abs(), view.producer());
     let codec = view.attributes().codec().unwrap_or(Codec::None);
     if rules.codec_for(codec) != codec {
         bytes = record::recompress(&view, rules.codec_for(codec), rules.validation.max_decompressed_bytes)?;
@@ -102,7 +104,7 @@ pub(super) fn prepare(mut bytes: BytesMut, rules: &Rules) -> Result<Prepared, Ba
             Some(rules.now_ms)
         }
     };
-    Ok(Prepared { bytes, record_count, log_append_time_ms })
+    Ok(Prepared { bytes, record_count, producer, log_append_time_ms })
 }
 
 /// Whether [`build`] may take so long that it should not run on a thread that others share.

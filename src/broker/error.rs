@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::path::PathBuf;
 
 use super::catalogue::CatalogueError;
-use crate::record::BatchError;
+use crate::record::{BatchError, ProducerStamp};
 use crate::storage::limits::is_exhausted;
 use crate::storage::{LogError, ProducerError};
 use crate::types::{Offset, PartitionId, TopicName};
@@ -133,6 +133,16 @@ pub enum BrokerError {
         /// What happened to it.
         detail: String,
     },
+    /// The end of the log is not lost, so nothing is to be accepted.
+    #[error("{topic}-{partition} has no loss to accept: {detail}")]
+    NothingLost {
+        /// The topic.
+        topic: TopicName,
+        /// The partition.
+        partition: PartitionId,
+        /// What it is.
+        detail: String,
+    },
     /// What was written to this range of offsets is not what is there now. The rest can be read.
     #[error("{topic}-{partition}: offsets {first} to {last} are lost: {detail}")]
     DataLoss {
@@ -176,6 +186,16 @@ pub enum BrokerError {
         expected: Offset,
         /// The one the batch would have got.
         next: Offset,
+    },
+    /// The batch has a producer id that has not been given out: somebody made it up.
+    #[error("{topic}-{partition}: producer id {} has not been given out: get one with InitProducer", .stamp.producer_id)]
+    UnknownProducer {
+        /// The topic.
+        topic: TopicName,
+        /// The partition.
+        partition: PartitionId,
+        /// What the batch says of its producer.
+        stamp: ProducerStamp,
     },
     /// The batch is not the one that its producer has to send next.
     #[error("{topic}-{partition}: {error}")]

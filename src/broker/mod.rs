@@ -24,6 +24,7 @@
 //! | `reader`          | a waiting reader of one partition                                          |
 //! | `fetch`           | reading several partitions at once, with a wait                            |
 //! | `offsets`         | turning positions into offsets, and moving a log's start                   |
+//! | `accept_loss`     | letting a partition go on whose log's end is lost                          |
 //! | `verify`          | the check of a data directory on which no broker runs                      |
 //!
 //! # What is promised
@@ -32,6 +33,7 @@
 //! nothing half done: a change of a topic runs to its end on a task of its own, and an append has been handed
 //! over or has not. Readers see what lies below the high watermark, which today is the log's durable offset.
 
+mod accept_loss;
 mod batch;
 mod catalogue;
 mod catalogue_file;
@@ -51,6 +53,7 @@ mod topic_config;
 mod topics;
 pub mod verify;
 
+pub use crate::storage::AcceptedLoss;
 pub use error::{BrokerError, CloseBrokerError, OpenBrokerError};
 pub use fetch::{FetchLimits, FetchPartition, Fetched};
 pub use node::{Broker, BrokerStatus};

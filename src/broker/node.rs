@@ -66,10 +66,10 @@ impl Broker {
         let topics = Topics::open(store, config.clone(), CancellationToken::new())?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let broker = Self {
-            topics: Arc::new(topics),
             queue: Queue::new(config.queue_bytes),
             cores: Arc::new(Semaphore::new(cores)),
-            producer_ids: ProducerIds::default(),
+            producer_ids: ProducerIds::after(topics.first_producer_id),
+            topics: Arc::new(topics),
             started_ms: clock.monotonic_ms(),
             config,
             clock,

@@ -46,13 +46,14 @@ impl Broker {
     ) -> Result<Resolved, BrokerError> {
         let topic = self.topics.get(topic)?;
         let partition = topic.partition(partition)?;
-        let log = partition.log();
         let mut timestamp_ms = None;
         let offset = match position {
             Position::Offset(asked) => Offset::new(asked)
-                .filter(|offset| (log.log_start_offset()..=partition.high_watermark()).contains(offset))
+                .filter(|offset| {
+                    (partition.log().log_start_offset()..=partition.high_watermark()).contains(offset)
+                })
                 .ok_or_else(|| partition.out_of_range(asked))?,
-            Position::Earliest => log.log_start_offset(),
+            Position::Earliest => partition.log().log_start_offset(),
             Position::Latest => partition.high_watermark(),
             Position::TimestampMs(asked) => {
                 // Taken before the search, so that what is appended during it is not skipped.
@@ -64,7 +65,7 @@ impl Broker {
                 found.map_or(end, |found| found.offset)
             }
         };
-        Ok(Resolved { offset, timestamp_ms, leader_epoch: log.status().leader_epoch })
+        Ok(Resolved { offset, timestamp_ms, leader_epoch: partition.log().status().leader_epoch })
     }
 
     /// Moves the log start offset up to `before`, or to the high watermark if it is -1: what lies below is

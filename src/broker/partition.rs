@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use parking_lot::RwLock;
 use tokio::sync::watch;
 
 use super::error::BrokerError;
@@ -28,7 +29,8 @@ pub(super) struct Mark {
 pub(super) struct Partition {
     topic: TopicName,
     id: PartitionId,
-    log: LogHandle,
+    /// Another one once the loss of its end has been accepted.
+    log: RwLock<Arc<LogHandle>>,
     mark: Arc<watch::Sender<Mark>>,
     /// Set by the first append the log refuses for good: until the next start it will refuse them all.
     read_only: AtomicBool,
@@ -39,16 +41,20 @@ impl Partition {
     pub(super) fn new(topic: TopicName, id: PartitionId, log: LogHandle) -> Self {
         let mark =
             Arc::new(watch::Sender::new(Mark { high_watermark: log.durable_offset(), deleted: false }));
-        let moved = Arc::clone(&mark);
-        log.listen(Arc::new(move |durable_offset| {
-            moved.send_if_modified(|mark| {
-                let ahead = durable_offset > mark.high_watermark;
-                mark.high_watermark = mark.high_watermark.max(durable_offset);
-                ahead
-            });
-        }));
+        listen(&log, &mark);
         let read_only = AtomicBool::new(log.status().state != LogState::Online);
-        Self { topic, id, log, mark, read_only }
+        Self { topic, id, log: RwLock::new(Arc::new(log)), mark, read_only }
+    }
+
+    /// The log has been opened again as this one, and goes on further up. Who waits for more of it is told.
+    pub(super) fn go_on(&self, log: LogHandle) {
+        let log = Arc::new(log);
+        {
+            let mut current = self.log.write();
+            *current = Arc::clone(&log);
+            self.read_only.store(false, Ordering::Relaxed);
+        }
+        listen(&log, &self.mark);
     }
 
     pub(super) fn topic(&self) -> &TopicName {
@@ -59,13 +65,14 @@ impl Partition {
         self.id
     }
 
-    pub(super) fn log(&self) -> &LogHandle {
-        &self.log
+    /// Not to be kept for long.
+    pub(super) fn log(&self) -> Arc<LogHandle> {
+        Arc::clone(&self.log.read())
     }
 
     /// Asked of the log and not of the mark, so that whoever has heard of an append finds it.
     pub(super) fn high_watermark(&self) -> Offset {
-        self.log.durable_offset()
+        self.log().durable_offset()
     }
 
     /// Whether an append may succeed, as far as is known.
@@ -90,7 +97,8 @@ impl Partition {
             return Err(BrokerError::UnknownTopic { topic: self.topic.clone() });
         }
         let offset = Offset::new(offset).ok_or_else(|| self.out_of_range(offset))?;
-        match self.log.read_tail(offset, max_bytes) {
+        let in_memory = self.log().read_tail(offset, max_bytes);
+        match in_memory {
             Ok(Some(batches)) => Ok(batches),
             Ok(None) => self.blocking(move |log| log.read(offset, max_bytes)).await,
             Err(error) => Err(self.read_error(error)),
@@ -102,7 +110,7 @@ impl Partition {
         &self,
         read: impl FnOnce(LogHandle) -> Result<T, ReadError> + Send + 'static,
     ) -> Result<T, BrokerError> {
-        let log = self.log.clone();
+        let log = LogHandle::clone(&self.log());
         match tokio::task::spawn_blocking(move || read(log)).await {
             Ok(outcome) => outcome.map_err(|error| self.read_error(error)),
             Err(error) => Err(BrokerError::cut_short(&self.topic, Some(self.id), &error)),
@@ -114,7 +122,7 @@ impl Partition {
             topic: self.topic.clone(),
             partition: self.id,
             offset,
-            log_start_offset: self.log.log_start_offset(),
+            log_start_offset: self.log().log_start_offset(),
             high_watermark: self.high_watermark(),
         }
     }
@@ -135,7 +143,9 @@ impl Partition {
             }
             AppendError::Producer(error) => BrokerError::Producer { topic, partition, error },
             AppendError::Sealed { reason } => {
-                if !self.read_only.swap(true, Ordering::Relaxed) {
+                // It may be the one before that has refused it.
+                let log = self.log.read();
+                if log.status().state != LogState::Online && !self.read_only.swap(true, Ordering::Relaxed) {
                     tracing::warn!(%topic, %partition, %reason, "the partition takes no writes any more");
                 }
                 BrokerError::Fenced { topic, partition, detail: reason.to_string() }
@@ -185,4 +195,16 @@ impl Partition {
             BrokerError::ShuttingDown
         }
     }
+}
+
+/// The mark follows the log.
+fn listen(log: &LogHandle, mark: &Arc<watch::Sender<Mark>>) {
+    let moved = Arc::clone(mark);
+    log.listen(Arc::new(move |durable_offset| {
+        moved.send_if_modified(|mark| {
+            let ahead = durable_offset > mark.high_watermark;
+            mark.high_watermark = mark.high_watermark.max(durable_offset);
+            ahead
+        });
+    }));
 }

@@ -117,8 +117,8 @@ impl Broker {
     ///
     /// # Errors
     /// [`BrokerError::UnknownTopic`], [`BrokerError::UnknownPartition`], [`BrokerError::Fenced`],
-    /// [`BrokerError::InternalTopic`], [`BrokerError::Batch`], [`BrokerError::ShuttingDown`]; nothing was
-    /// handed over.
+    /// [`BrokerError::InternalTopic`], [`BrokerError::Batch`], [`BrokerError::UnknownProducer`],
+    /// [`BrokerError::ShuttingDown`]; nothing was handed over.
     pub async fn start_append(
         &self,
         caller: Caller,
@@ -235,6 +235,12 @@ impl Broker {
         prepared: Prepared,
         expected_offset: Option<Offset>,
     ) -> Result<PendingAppend, BrokerError> {
+        if let Some(stamp) = prepared.producer
+            && !self.producer_ids.is_past(stamp.producer_id)
+        {
+            let (topic, partition) = (partition.topic().clone(), partition.id());
+            return Err(BrokerError::UnknownProducer { topic, partition, stamp });
+        }
         let room = match self.queue.enter(prepared.bytes.len()).await {
             Ok(room) => room,
             Err(QueueClosed) => return Err(BrokerError::ShuttingDown),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use futures_util::poll;
 
 use super::{
     Broker, BrokerError, Caller, FetchLimits, FetchPartition, Fetched, OpenBrokerError, ProduceRecord,
@@ -174,4 +175,15 @@ pub(crate) async fn fetch(
 ) -> Vec<Result<Fetched, BrokerError>> {
     broker.wait_for_data(partitions, limits).await;
     broker.read(partitions, limits.max_bytes).await
+}
+
+/// What a fetch and a reader that wait at the end of partition 0 of `t` hear when something happens.
+pub(crate) async fn heard_by_waiting(broker: &Broker, happens: impl Future<Output = ()>) -> [BrokerError; 2] {
+    let asked = [from("t", 0, 0)];
+    let mut waiting = Box::pin(fetch(broker, &asked, PATIENT));
+    let mut reader = broker.reader(&name("t"), 0).expect("a reader");
+    let mut beyond = Box::pin(reader.wait_beyond(Offset::ZERO));
+    assert!(poll!(&mut waiting).is_pending() && poll!(&mut beyond).is_pending());
+    happens.await;
+    [waiting.await.remove(0).expect_err("nothing to read"), beyond.await.expect_err("nothing beyond")]
 }

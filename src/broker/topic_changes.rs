@@ -191,7 +191,8 @@ impl Topics {
         for hear in self.on_deleted.read().iter() {
             hear(name, topic.id);
         }
-        let logs: Vec<LogHandle> = topic.open_partitions().map(|partition| partition.log().clone()).collect();
+        let logs: Vec<LogHandle> =
+            topic.open_partitions().map(|partition| LogHandle::clone(&partition.log())).collect();
         let unopened: Vec<LogSpec> =
             log_specs(name, topic.id, topic.config.log_config(), 0, topic.partition_count())
                 .into_iter()

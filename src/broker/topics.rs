@@ -38,6 +38,8 @@ pub(super) struct Topics {
     live: RwLock<HashMap<TopicName, Arc<Topic>>>,
     /// What the file says. Whoever holds it is the one who changes topics.
     catalogue: Arc<Mutex<Catalogue>>,
+    /// The first producer id that had not been set aside at the start.
+    pub(super) first_producer_id: i64,
 }
 
 impl fmt::Debug for Topics {
@@ -72,6 +74,7 @@ impl Topics {
             config,
             shutdown,
             live: RwLock::new(live),
+            first_producer_id: catalogue.next_producer_id,
             catalogue: Arc::new(Mutex::new(catalogue)),
         })
     }
@@ -190,17 +193,25 @@ pub(super) fn log_specs(
     first: u32,
     end: u32,
 ) -> Vec<LogSpec> {
-    PartitionId::all(end)
-        .skip(first as usize)
-        .map(|partition| LogSpec {
-            topic: name.clone(),
-            partition,
-            topic_id,
-            config,
-            // Offsets must be committed on a full disk too.
-            uses_reserve: name.is_internal(),
-        })
-        .collect()
+    let partitions = PartitionId::all(end).skip(first as usize);
+    partitions.map(|partition| log_spec(name, topic_id, config, partition)).collect()
+}
+
+/// The same of one partition.
+pub(super) fn log_spec(
+    name: &TopicName,
+    topic_id: TopicId,
+    config: LogConfig,
+    partition: PartitionId,
+) -> LogSpec {
+    LogSpec {
+        topic: name.clone(),
+        partition,
+        topic_id,
+        config,
+        // Offsets must be committed on a full disk too.
+        uses_reserve: name.is_internal(),
+    }
 }
 
 /// Reads it; a new data directory gets one. Blocks.

@@ -2,10 +2,9 @@
 
 use std::io::Write as _;
 
-use clap::{Args, CommandFactory as _};
+use clap::Args;
 use clap_complete::Shell;
 
-use super::Cli;
 use super::failure::Failure;
 
 /// Which shell.
@@ -21,7 +20,7 @@ pub(super) struct CompletionsArgs {
 
 pub(super) fn run(args: &CompletionsArgs) -> Result<(), Failure> {
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut Cli::command(), "sagwan", &mut script);
+    clap_complete::generate(args.shell, &mut super::command(), "sagwan", &mut script);
     let mut stdout = std::io::stdout().lock();
     stdout.write_all(&script).and_then(|()| stdout.flush()).map_err(Failure::stdout)
 }

@@ -13,12 +13,16 @@ const DEFAULT_SERVER: &str = "http://127.0.0.1:50051";
 /// People wait for less long than programs.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// The name of [`ServerArgs::server`].
+pub(super) const SERVER: &str = "server";
+
 /// Which broker to talk to.
 #[derive(Debug, Args)]
 pub(super) struct ServerArgs {
     /// The broker's address; http:// may be left out [default: http://127.0.0.1:50051]
     #[arg(
-        long,
+        id = SERVER,
+        long = SERVER,
         global = true,
         env = "SAGWAN_SERVER",
         value_name = "URL",

@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::failure::Failure;
 use super::input;
 use super::output::{self, OutputArgs};
-use crate::client::{Client, GroupName, Position};
+use crate::client::{Client, CommittedOffsets, GroupName, Position};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum GroupCommand {
@@ -71,7 +71,11 @@ async fn list(args: ListArgs, client: &Client) -> Result<(), Failure> {
 }
 
 async fn describe(args: DescribeArgs, client: &Client) -> Result<(), Failure> {
-    let committed = client.groups().fetch_offsets(&args.group, &[]).await?;
+    let CommittedOffsets { offsets: committed, loss } =
+        client.groups().fetch_offsets(&args.group, &[]).await?;
+    if let Some(loss) = loss {
+        eprintln!("warning: some offsets may be older than the last ones, and some may be missing: {loss}");
+    }
     if committed.is_empty() {
         return Err(Failure::Failed(format!(
             "group {} has committed no offset: see `sagwan group list`",

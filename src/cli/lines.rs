@@ -10,7 +10,7 @@ const BLOCK_BYTES: usize = 512 << 10;
 /// Blocks read ahead.
 const BLOCKS_AHEAD: usize = 4;
 /// The longest line: no topic takes larger messages.
-const MAX_LINE_BYTES: usize = 256 << 20;
+pub(super) const MAX_LINE_BYTES: usize = 256 << 20;
 
 /// Starts reading on a thread of its own; the end of the channel is the end of the input.
 pub(super) fn read(mut input: impl Read + Send + 'static) -> mpsc::Receiver<io::Result<Bytes>> {

@@ -25,7 +25,7 @@ use std::process::ExitCode;
 use clap::builder::Resettable;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
-use connection::ServerArgs;
+use connection::{SERVER, ServerArgs};
 use failure::Failure;
 
 /// Shown below every help text.
@@ -87,7 +87,7 @@ enum Command {
 
 /// Runs what the command line of this process asks for.
 pub fn main() -> ExitCode {
-    let command = without_empty_variables(Cli::command());
+    let command = without_empty_variables(command());
     let cli = command.try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
     let cli = match cli {
         Ok(cli) => cli,
@@ -112,6 +112,16 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
     }
+}
+
+/// The command line; what needs no broker takes no `--server`.
+fn command() -> clap::Command {
+    let no_server = clap::Arg::new(SERVER).long(SERVER).value_name("URL").hide(true);
+    let no_server = no_server.value_parser(|_: &str| Err::<String, _>("this command talks to no broker"));
+    let locals = ["serve", "verify", "dump", "completions"];
+    locals
+        .into_iter()
+        .fold(Cli::command(), |cli, name| cli.mut_subcommand(name, |command| command.arg(no_server.clone())))
 }
 
 /// An environment variable that is empty counts as none.
@@ -149,7 +159,20 @@ mod tests {
 
     #[test]
     fn the_command_line_is_consistent() {
-        Cli::command().debug_assert();
+        command().debug_assert();
+    }
+
+    #[test]
+    fn what_needs_no_broker_takes_no_server() {
+        for line in ["serve", "verify dir", "dump file", "completions bash"] {
+            let line = format!("sagwan {line}");
+            let parse = |line: &str| command().try_get_matches_from(line.split(' '));
+            assert!(parse(&line).is_ok(), "{line}");
+            let refused = parse(&format!("{line} --server h:1")).expect_err(&line);
+            assert!(refused.to_string().contains("talks to no broker"), "{refused}");
+            let help = parse(&format!("{line} --help")).expect_err(&line);
+            assert!(!help.to_string().contains("--server"), "{help}");
+        }
     }
 
     #[test]
@@ -178,6 +201,7 @@ mod tests {
             "sagwan serve --log=",
             "sagwan consume t --format %v --output json",
             "sagwan commit g t --partition 0 --offset -5",
+            "sagwan produce t --partition 0 --expected-offset -3",
         ] {
             let error = Cli::try_parse_from(line.split(' ')).expect_err(line);
             assert_eq!(error.exit_code(), i32::from(failure::USAGE), "{line}");

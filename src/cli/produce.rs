@@ -15,8 +15,9 @@ use super::failure::Failure;
 use super::{format, input, lines, output, progress};
 use crate::client::{
     Client, Codec, Delivery, Error, Header, Offset, PartitionId, Producer, ProducerConfig, ProducerRecord,
-    TopicName, TopicPartition,
+    TopicInfo, TopicName, TopicPartition,
 };
+use crate::record::{HEADER_BYTES, MIN_RECORD_BYTES};
 
 /// Larger batches than a program's: lines come in bulk, and a sync of the broker is worth one batch a partition.
 const BATCH_BYTES: usize = 512 << 10;
@@ -60,7 +61,7 @@ pub(super) struct ProduceArgs {
     #[arg(long = "header", value_name = "K=V", value_parser = input::pair)]
     headers: Vec<(String, String)>,
     /// Append all lines as one batch, and only if the first one gets this offset; else tell the next one, and fail
-    #[arg(long, value_name = "N", value_parser = input::offset, requires = "partition", conflicts_with = "compression")]
+    #[arg(long, value_name = "N", value_parser = input::offset, allow_hyphen_values = true, requires = "partition", conflicts_with = "compression")]
     expected_offset: Option<Offset>,
     /// How batches are compressed
     #[arg(long, value_enum, default_value_t = Compression::None)]
@@ -158,6 +159,14 @@ async fn tell_troubles(producer: &Producer, bar: &ProgressBar) -> Infallible {
     }
 }
 
+/// What one batch for the topic may have before the broker packs it; it may still find it too large.
+fn most_bytes_at_once(topic: &TopicInfo) -> u64 {
+    let is_packed = topic.config("compression").is_some_and(|codec| !["producer", "none"].contains(&codec));
+    let max_message_bytes = topic.config("max_message_bytes").and_then(|max| max.parse().ok());
+    // Packed, it may be within the limit all the same.
+    max_message_bytes.filter(|_| !is_packed).unwrap_or(lines::MAX_LINE_BYTES as u64)
+}
+
 /// What all records have in common.
 fn template(args: &ProduceArgs) -> ProducerRecord {
     let header =
@@ -218,12 +227,28 @@ impl Run {
         expected: Offset,
         mut blocks: tokio::sync::mpsc::Receiver<std::io::Result<Bytes>>,
     ) -> Result<(), Failure> {
-        let mut records = Vec::new();
+        let (mut records, mut size_bytes, mut most_bytes) = (Vec::new(), HEADER_BYTES as u64, None);
         while let Some(block) = blocks.recv().await {
             let block = block.map_err(|error| Failure::io("cannot read the input", error))?;
+            let most_bytes = if let Some(most_bytes) = most_bytes {
+                most_bytes
+            } else {
+                let topic = client.admin().describe_or_create_topic(&place.topic).await?;
+                *most_bytes.insert(most_bytes_at_once(&topic))
+            };
             for line in lines::lines(&block) {
                 self.lines += 1;
-                records.push(self.record(self.lines, line)?);
+                let record = self.record(self.lines, line)?;
+                let contents = [&record.key, &record.value].into_iter().flatten().map(Bytes::len);
+                size_bytes += MIN_RECORD_BYTES + contents.sum::<usize>() as u64;
+                if size_bytes > most_bytes {
+                    return Err(Failure::Failed(format!(
+                        "the input does not fit one batch: with line {} it is larger than the {most_bytes} bytes that topic \
+                         {} takes at once; nothing was appended",
+                        self.lines, place.topic
+                    )));
+                }
+                records.push(record);
             }
             self.bytes += block.len() as u64;
         }

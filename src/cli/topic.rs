@@ -7,8 +7,8 @@ use super::failure::Failure;
 use super::input;
 use super::output::{self, OutputArgs};
 use crate::client::{
-    Client, ConfigEntry, NewTopic, PartitionInfo, PartitionState, TopicInfo, TopicListing, TopicName,
-    TopicUpdate,
+    AcceptedLoss, Client, ConfigEntry, NewTopic, PartitionId, PartitionInfo, PartitionState, TopicInfo,
+    TopicListing, TopicName, TopicUpdate,
 };
 
 #[derive(Debug, Subcommand)]
@@ -23,6 +23,8 @@ pub(super) enum TopicCommand {
     Alter(AlterArgs),
     /// Delete a topic with all its records
     Delete(DeleteArgs),
+    /// Give up what a read-only partition has lost, so that it takes records again
+    AcceptLoss(AcceptLossArgs),
 }
 
 /// What to create.
@@ -97,6 +99,22 @@ pub(super) struct DeleteArgs {
     name: TopicName,
 }
 
+/// Where to give up what is lost.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  sagwan topic accept-loss orders --partition 3
+For a partition that is read-only because the end of its log is lost; `sagwan topic describe` says why. What can be read of it
+stays; what cannot is lost for good, and readers are told. The partition goes on far behind, with offsets that were never used.")]
+pub(super) struct AcceptLossArgs {
+    /// The topic; __consumer_offsets, too
+    #[arg(value_parser = input::topic)]
+    name: TopicName,
+    /// The partition
+    #[arg(long, value_name = "N", value_parser = input::partition, allow_hyphen_values = true)]
+    partition: PartitionId,
+}
+
 #[derive(Debug, Serialize)]
 struct ListingRow {
     name: String,
@@ -143,6 +161,7 @@ pub(super) async fn run(command: TopicCommand, client: &Client) -> Result<(), Fa
         TopicCommand::Describe(args) => describe(args, client).await,
         TopicCommand::Alter(args) => alter(args, client).await,
         TopicCommand::Delete(args) => delete(args, client).await,
+        TopicCommand::AcceptLoss(args) => accept_loss(args, client).await,
     }
 }
 
@@ -210,6 +229,16 @@ async fn alter(args: AlterArgs, client: &Client) -> Result<(), Failure> {
 async fn delete(args: DeleteArgs, client: &Client) -> Result<(), Failure> {
     client.admin().delete_topic(&args.name).await?;
     output::line(&format!("deleted topic {}", args.name))
+}
+
+async fn accept_loss(args: AcceptLossArgs, client: &Client) -> Result<(), Failure> {
+    let AcceptLossArgs { name, partition } = args;
+    let AcceptedLoss { first, next, leader_epoch } = client.admin().accept_loss(&name, partition).await?;
+    output::line(&format!(
+        "{name}-{partition} goes on at offset {next} with leader epoch {}; offsets {first} to {} are given up",
+        leader_epoch.0,
+        next.get() - 1
+    ))
 }
 
 fn partitions(topic: &TopicInfo) -> String {

@@ -133,10 +133,13 @@ fn checked(dir: &Path, config: &Config) -> Result<Checked, Failure> {
 
 fn cannot_run(dir: &Path, error: &OpenError) -> Failure {
     Failure::CannotRun(match error {
-        // The error's own advice is for one who wants to run another broker.
+        // The errors' own advice is for one who wants to run another broker.
         OpenError::InUse { holder, .. } => {
             let dir = dir.display();
             format!("the data directory {dir} is in use by process {holder}: stop it, or check a copy")
+        }
+        OpenError::Io { path, source, .. } => {
+            format!("the data directory {} cannot be read: {}: {source}", dir.display(), path.display())
         }
         error => error.to_string(),
     })

@@ -7,7 +7,7 @@ use super::description::{BrokerInfo, ListedOffset, TopicInfo, TopicListing};
 use super::error::Error;
 use super::position::{Position, TopicPartition, offset_from_wire, partition_from_wire};
 use crate::proto;
-use crate::types::{Offset, PartitionId, TopicName};
+use crate::types::{LeaderEpoch, Offset, PartitionId, TopicName};
 
 /// A topic to create.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,6 +61,17 @@ impl TopicUpdate {
     pub const fn new(name: TopicName) -> Self {
         Self { name, set: BTreeMap::new(), reset: Vec::new(), partitions: None }
     }
+}
+
+/// What was given up when a loss was accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AcceptedLoss {
+    /// The first offset that is given up.
+    pub first: Offset,
+    /// One past the last: the next record gets it.
+    pub next: Offset,
+    /// Of the records to come.
+    pub leader_epoch: LeaderEpoch,
 }
 
 /// Administration over a client's connection.
@@ -117,8 +128,12 @@ impl Admin {
         self.describe(name, false).await
     }
 
-    /// All about one topic, which the broker creates if it is not there, and may.
-    pub(super) async fn describe_or_create_topic(&self, name: &TopicName) -> Result<TopicInfo, Error> {
+    /// All about one topic, which the broker creates if it is not there, and may: what a [`Producer`](super::Producer)
+    /// asks before it sends to it.
+    ///
+    /// # Errors
+    /// `UNKNOWN_TOPIC` where the broker's `auto_create_topics` is off, or the connection's.
+    pub async fn describe_or_create_topic(&self, name: &TopicName) -> Result<TopicInfo, Error> {
         self.describe(name, true).await
     }
 
@@ -171,6 +186,25 @@ impl Admin {
             Ok((partition_from_wire(deleted.partition)?, outcome))
         };
         answer.partitions.into_iter().map(deleted).collect()
+    }
+
+    /// Gives up what a partition has lost at the end of its log, for good, so that it takes records again.
+    ///
+    /// # Errors
+    /// `UNKNOWN_TOPIC`, `UNKNOWN_PARTITION`, `NO_LOSS` if nothing is lost at the end of its log, or the connection's.
+    pub async fn accept_loss(
+        &self,
+        topic: &TopicName,
+        partition: PartitionId,
+    ) -> Result<AcceptedLoss, Error> {
+        let request =
+            proto::AcceptLossRequest { topic: topic.as_str().to_owned(), partition: partition.get() };
+        let answer = self.connection.answer(self.connection.admin().accept_loss(request).await)?;
+        Ok(AcceptedLoss {
+            first: offset_from_wire(answer.first_offset)?,
+            next: offset_from_wire(answer.next_offset)?,
+            leader_epoch: LeaderEpoch(answer.leader_epoch),
+        })
     }
 
     /// Turns positions into offsets; answers in the order asked for.

@@ -170,6 +170,8 @@ pub struct BrokerCounters {
     pub recovered_partitions: u32,
     /// Bytes that were scanned for it.
     pub recovered_bytes: u64,
+    /// How often work in the background has panicked: each is a bug.
+    pub upkeep_panics: u64,
 }
 
 /// A count that the contract spells as a signed number.
@@ -273,6 +275,7 @@ impl BrokerInfo {
                 fenced_partitions: counters.fenced_partitions,
                 recovered_partitions: counters.recovered_partitions,
                 recovered_bytes: counters.recovered_bytes,
+                upkeep_panics: counters.upkeep_panics,
             },
         }
     }

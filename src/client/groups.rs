@@ -35,6 +35,16 @@ pub struct CommittedOffset {
     pub commit_timestamp_ms: i64,
 }
 
+/// How far a group has come, as far as the broker knows.
+#[derive(Debug, Clone)]
+pub struct CommittedOffsets {
+    /// By topic and partition.
+    pub offsets: Vec<CommittedOffset>,
+    /// If no partitions were asked for: some of the offsets may be older than what the group has committed, and some may be
+    /// missing, as the broker cannot read part of what it keeps.
+    pub loss: Option<Error>,
+}
+
 /// One line of the list of groups.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GroupListing {
@@ -83,12 +93,12 @@ impl Groups {
     /// without a commit are left out.
     ///
     /// # Errors
-    /// `INVALID_GROUP`, or the connection's.
+    /// `INVALID_GROUP`, `DATA_LOSS` if the last commit for one of the partitions may be lost, or the connection's.
     pub async fn fetch_offsets(
         &self,
         group: &GroupName,
         partitions: &[TopicPartition],
-    ) -> Result<Vec<CommittedOffset>, Error> {
+    ) -> Result<CommittedOffsets, Error> {
         let partition = |partition: &TopicPartition| proto::TopicPartition {
             topic: partition.topic.as_str().to_owned(),
             partition: partition.partition.get(),
@@ -109,7 +119,8 @@ impl Groups {
                 commit_timestamp_ms: committed.commit_timestamp_ms,
             })
         };
-        answer.offsets.into_iter().map(committed).collect()
+        let offsets = answer.offsets.into_iter().map(committed).collect::<Result<_, Error>>()?;
+        Ok(CommittedOffsets { offsets, loss: answer.error.map(Error::from_proto) })
     }
 
     /// All groups that have committed an offset, by name.

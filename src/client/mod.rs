@@ -39,7 +39,7 @@ mod position;
 mod producer;
 mod record;
 
-pub use admin::{Admin, NewTopic, TopicUpdate};
+pub use admin::{AcceptedLoss, Admin, NewTopic, TopicUpdate};
 pub use connection::ConnectionConfig;
 pub use consumer::{Consumer, ConsumerConfig};
 pub use description::{
@@ -47,7 +47,7 @@ pub use description::{
     TopicListing,
 };
 pub use error::{Error, reason};
-pub use groups::{CommittedOffset, GroupListing, Groups, OffsetCommit};
+pub use groups::{CommittedOffset, CommittedOffsets, GroupListing, Groups, OffsetCommit};
 pub use position::{Position, Start, TopicPartition};
 pub use producer::{Delivered, Delivery, Producer, ProducerConfig, Trouble};
 pub use record::{ConsumedRecord, Header, ProducerRecord};

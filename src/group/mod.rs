@@ -19,4 +19,4 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-pub use offsets::{Commit, Committed, GroupError, Groups};
+pub use offsets::{AllCommitted, Commit, Committed, GroupError, Groups};

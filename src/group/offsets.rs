@@ -45,6 +45,16 @@ pub struct Committed {
     pub commit_timestamp_ms: i64,
 }
 
+/// All that is known of what a group has committed.
+#[derive(Debug, Clone)]
+pub struct AllCommitted {
+    /// By topic and partition.
+    pub offsets: Vec<Committed>,
+    /// Part of what the group may have committed could not be read at the start: some offsets may be older than the last
+    /// ones, and some may be missing.
+    pub loss: Option<BrokerError>,
+}
+
 /// Why offsets were not committed, or are not known. A commit that fails has changed nothing.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum GroupError {
@@ -189,29 +199,36 @@ impl Groups {
         Ok((OffsetKey { group: group.clone(), topic, partition: id }, value))
     }
 
-    /// How far a group has come, by topic and partition: in these partitions, or in all. What it has not
-    /// committed is left out.
+    /// How far a group has come in all partitions, as far as that is known.
+    ///
+    /// # Errors
+    /// [`GroupError::Broker`] if part of `__consumer_offsets` could not be read at the start, and nothing is known.
+    pub fn all_committed(&self, group: &GroupName) -> Result<AllCommitted, GroupError> {
+        let table = self.table.read();
+        let loss = table.loss(self.home(group)).map(|loss| loss.error.clone());
+        match (table.group(group), loss) {
+            (Some(offsets), loss) => {
+                Ok(AllCommitted { offsets: offsets.iter().map(committed).collect(), loss })
+            }
+            (None, Some(loss)) => Err(loss.into()),
+            (None, None) => Ok(AllCommitted { offsets: Vec::new(), loss: None }),
+        }
+    }
+
+    /// How far a group has come in these partitions, by topic and partition. What it has not committed is
+    /// left out.
     ///
     /// # Errors
     /// [`GroupError::Broker`] if part of `__consumer_offsets` could not be read at the start, and what is
     /// asked for may have stood there: to leave it out would send the group back to the beginning, or ahead
-    /// to the end. A new commit mends it. With `None`, only if nothing at all is known.
+    /// to the end. A new commit mends it.
     pub fn committed(
         &self,
         group: &GroupName,
-        partitions: Option<&[(TopicName, i32)]>,
+        partitions: &[(TopicName, i32)],
     ) -> Result<Vec<Committed>, GroupError> {
-        let home = self.broker.partition_count(&TopicName::offsets()).unwrap_or(1);
         let table = self.table.read();
-        let offsets = table.group(group);
-        let loss = table.loss(offsets_log::partition_of(group, home));
-        let Some(partitions) = partitions else {
-            return match (offsets, loss) {
-                (Some(offsets), _) => Ok(offsets.iter().map(committed).collect()),
-                (None, Some(loss)) => Err(loss.error.clone().into()),
-                (None, None) => Ok(Vec::new()),
-            };
-        };
+        let (offsets, loss) = (table.group(group), table.loss(self.home(group)));
         let mut found = Vec::new();
         for (topic, partition) in partitions {
             let entry = PartitionId::new(*partition)
@@ -228,6 +245,12 @@ impl Groups {
         found.sort_by(|a, b| (&a.topic, a.partition).cmp(&(&b.topic, b.partition)));
         found.dedup();
         Ok(found)
+    }
+
+    /// The partition of `__consumer_offsets` that a group's offsets are in.
+    fn home(&self, group: &GroupName) -> u32 {
+        let partitions = self.broker.partition_count(&TopicName::offsets()).unwrap_or(1);
+        offsets_log::partition_of(group, partitions)
     }
 
     /// All groups that have committed an offset, by name, each with the number of partitions it has one for.

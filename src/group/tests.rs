@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use futures_util::poll;
 
-use super::{Commit, Committed, GroupError, Groups};
+use super::{AllCommitted, Commit, Committed, GroupError, Groups};
 use crate::broker::testing::{AT_ONCE, NOW_MS, Place, create, fetch, from, name};
 use crate::broker::{Broker, BrokerError};
 use crate::record;
@@ -35,8 +35,9 @@ async fn reopen(place: &Place, broker: Arc<Broker>, groups: Arc<Groups>) -> (Arc
 
 /// What a group has committed in all, as (topic, partition, offset).
 fn offsets(groups: &Groups, of: &str) -> Vec<(String, i32, i64)> {
-    let committed = groups.committed(&group(of), None).expect("known");
-    committed.iter().map(|c| (c.topic.to_string(), c.partition.get(), c.offset.get())).collect()
+    let AllCommitted { offsets, loss } = groups.all_committed(&group(of)).expect("known");
+    assert!(loss.is_none(), "{loss:?}");
+    offsets.iter().map(|c| (c.topic.to_string(), c.partition.get(), c.offset.get())).collect()
 }
 
 fn asked(partitions: &[(&str, i32)]) -> Vec<(TopicName, i32)> {
@@ -56,7 +57,7 @@ async fn what_is_committed_is_remembered_over_a_restart() {
 
     let check = |groups: &Groups| {
         assert_eq!(offsets(groups, "g"), [("t".to_owned(), 0, 5), ("t".to_owned(), 1, 7)]);
-        let some = groups.committed(&group("g"), Some(&asked(&[("t", 1), ("t", 9), ("nix", 0), ("t", 1)])));
+        let some = groups.committed(&group("g"), &asked(&[("t", 1), ("t", 9), ("nix", 0), ("t", 1)]));
         let expected = Committed {
             topic: name("t"),
             partition: PartitionId::new(1).expect("valid"),
@@ -166,8 +167,9 @@ async fn offsets_that_cannot_be_read_are_not_taken_for_none() {
     fs::remove_dir_all(place.dir.path().join(format!("{OFFSETS_TOPIC}-{}", home(lost)))).expect("removed");
 
     let (_broker, groups) = open(&place).await;
-    for partitions in [None, Some(asked(&[("t", 0)]))] {
-        let error = groups.committed(&group(lost), partitions.as_deref()).expect_err("not known");
+    let all = groups.all_committed(&group(lost)).expect_err("not known");
+    let some = groups.committed(&group(lost), &asked(&[("t", 0)])).expect_err("not known");
+    for error in [all, some] {
         assert!(matches!(error, GroupError::Broker(BrokerError::Fenced { .. })), "{error}");
     }
     let error = groups.commit(&group(lost), vec![commit("t", 0, 3)]).await.expect_err("no writes");
@@ -194,16 +196,16 @@ async fn a_new_commit_mends_what_was_lost() {
 
     let (broker, groups) = open(&place).await;
     let of = asked(&[("t", 0)]);
-    let error = groups.committed(&group("g"), Some(&of)).expect_err("3 is not the last one");
+    let error = groups.committed(&group("g"), &of).expect_err("3 is not the last one");
     assert!(matches!(error, GroupError::Broker(BrokerError::DataLoss { .. })), "{error}");
-    assert_eq!(offsets(&groups, "g"), [("t".to_owned(), 0, 3)], "what is known can be listed");
+    let AllCommitted { offsets, loss } = groups.all_committed(&group("g")).expect("what is known");
+    assert_eq!(offsets.iter().map(|known| known.offset.get()).collect::<Vec<_>>(), [3]);
+    assert!(matches!(loss, Some(BrokerError::DataLoss { .. })), "it may be older: {loss:?}");
     groups.commit(&group("g"), vec![commit("t", 0, 5)]).await.expect("committed");
     let check = |groups: &Groups| {
-        let mended = groups.committed(&group("g"), Some(&of)).expect("newer than the loss");
+        let mended = groups.committed(&group("g"), &of).expect("newer than the loss");
         assert_eq!(mended[0].offset.get(), 5);
-        groups
-            .committed(&group("g"), Some(&asked(&[("t", 1)])))
-            .expect_err("may have been in the damaged batch");
+        groups.committed(&group("g"), &asked(&[("t", 1)])).expect_err("may have been in the damaged batch");
     };
     check(&groups);
     let (_broker, groups) = reopen(&place, broker, groups).await;

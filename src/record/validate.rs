@@ -7,7 +7,7 @@ use super::error::{BatchError, CorruptBatch, InvalidBatch, RecordFault, Unsuppor
 use super::header::{NO_PRODUCER_ID, NO_TIMESTAMP};
 
 /// The shortest record: a byte for each of its length, attributes, two deltas, two lengths and the header count.
-const MIN_RECORD_BYTES: u64 = 7;
+pub const MIN_RECORD_BYTES: u64 = 7;
 
 /// The limits that [`validate`] holds a batch to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

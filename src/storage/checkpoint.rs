@@ -123,8 +123,8 @@ impl Checkpoint {
         if self.clean { self.leader_epoch } else { LeaderEpoch(self.leader_epoch.0.saturating_add(1)) }
     }
 
-    /// Reads the checkpoint of a data directory; `None` if there was never one. In place of a damaged or lost one stands
-    /// the one before it, as after an unclean end: its recovery points are lower, and just as true.
+    /// Reads the checkpoint of a data directory; `None` if there is none that is any use. In place of a damaged or lost one
+    /// stands the one before it, as after an unclean end: its recovery points are lower, and just as true.
     pub(super) fn read(fs: &dyn Fs, dir: &Path) -> Result<Option<Self>, ReadFileError> {
         let damage = match Self::read_file(fs, &dir.join(FILE)) {
             Err(damage @ ReadFileError::Frame { source: FrameError::Damaged, .. }) => Some(damage),
@@ -140,11 +140,13 @@ impl Checkpoint {
                 Ok(Some(Self { clean: false, leader_epoch, ..older }))
             }
             Err(error) => Err(damage.unwrap_or(error)),
-            Ok(None) => Ok(damage.map(|damage| {
-                // The first one there was, written before any log: the second would have kept it. So it said nothing.
-                tracing::warn!(%damage, "going on without a checkpoint");
-                Self::default()
-            })),
+            Ok(None) => {
+                if let Some(damage) = damage {
+                    // The first one there was, written before any log: the second would have kept it. So it said nothing.
+                    tracing::warn!(%damage, "the only checkpoint is damaged");
+                }
+                Ok(None)
+            }
         }
     }
 

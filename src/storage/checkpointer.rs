@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
+use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -18,6 +19,7 @@ use super::room::Room;
 use super::segment::Segment;
 use super::small_file;
 use super::syncer::Syncer;
+use super::upkeep::PANICKED;
 use crate::clock::Clock;
 use crate::types::{LeaderEpoch, Offset};
 
@@ -32,7 +34,8 @@ pub(super) struct Checkpointer {
     pub(super) logs: Arc<Registry>,
     pub(super) syncer: Arc<Mutex<Syncer>>,
     pub(super) clock: Arc<dyn Clock>,
-    pub(super) leader_epoch: LeaderEpoch,
+    /// The latest that any log stamps on its batches.
+    pub(super) leader_epoch: Mutex<LeaderEpoch>,
     /// What the file says now. Entries of logs that could not be opened stay as they are.
     pub(super) last: Mutex<BTreeMap<LogKey, LogCheckpoint>>,
     /// So many are flushed at a time: each needs three descriptors meanwhile.
@@ -92,7 +95,7 @@ impl Checkpointer {
                 LogCheckpoint { log_start: start, recovery_point: Boundary::default(), producers: None };
             entries.entry(key).or_insert(unknown).log_start = start;
         }
-        let checkpoint = Checkpoint { clean, leader_epoch: self.leader_epoch, logs: entries };
+        let checkpoint = Checkpoint { clean, leader_epoch: *self.leader_epoch.lock(), logs: entries };
         checkpoint.replace(&*self.fs, &self.dir)?;
         for view in &views {
             // This file and the one before it, which stays beside it.
@@ -104,7 +107,22 @@ impl Checkpointer {
         Ok(())
     }
 
-    /// The logs are deleted: nothing is said of them any more.
+    /// A leader epoch that no batch has, durably: the next start's is not lower.
+    ///
+    /// # Errors
+    /// As [`Checkpointer::write`].
+    pub(super) fn raise_epoch(&self) -> io::Result<LeaderEpoch> {
+        let raised = {
+            let mut epoch = self.leader_epoch.lock();
+            *epoch = LeaderEpoch(epoch.0.saturating_add(1));
+            *epoch
+        };
+        self.write(false)?;
+        Ok(raised)
+    }
+
+    /// The logs are deleted: nothing is said of them any more. Waits until no checkpoint is under way: what it writes into
+    /// their directories must not come to those of other logs with the same names.
     pub(super) fn forget(&self, keys: &[LogKey]) {
         let mut last = self.last.lock();
         for key in keys {
@@ -122,9 +140,15 @@ impl Checkpointer {
         let mut flushed = Vec::new();
         for view in views {
             let begin = files.len();
-            match self.flush_log(view, last.get(&view.key), &mut files) {
-                Ok(part) => flushed.push(Flushed { files: begin..files.len(), ..part }),
-                Err(error) => {
+            let flush = AssertUnwindSafe(|| self.flush_log(view, last.get(&view.key), &mut files));
+            match std::panic::catch_unwind(flush) {
+                Ok(Ok(part)) => flushed.push(Flushed { files: begin..files.len(), ..part }),
+                Err(_) => {
+                    view.counters.upkeep_panics.add(1);
+                    view.fail(PANICKED);
+                    files.truncate(begin);
+                }
+                Ok(Err(error)) => {
                     tracing::warn!(dir = %view.dir.display(), %error, "cannot write a partition's indexes");
                     files.truncate(begin);
                 }

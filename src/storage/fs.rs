@@ -286,6 +286,11 @@ pub(super) fn is_no_room(error: &io::Error) -> bool {
     is_full(error) || error.kind() == io::ErrorKind::FileTooLarge
 }
 
+/// Whether the disk cannot read what lies there.
+pub(super) fn is_unreadable(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
+}
+
 /// Whether the disk is full, or this user's share of it.
 pub(super) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)

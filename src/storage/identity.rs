@@ -6,6 +6,7 @@
 //! ```
 //! Big-endian, in the frame of [`super::small_file`].
 
+use std::io;
 use std::path::Path;
 
 use super::checkpoint::LogKey;
@@ -45,6 +46,21 @@ pub(super) fn read_file(fs: &dyn Fs, path: &Path) -> Result<Option<LogKey>, Read
     }
 }
 
+/// Whether a damaged file can only have been that of `key`: the body, or the checksum over it, is still there.
+pub(super) fn is_left_of(bytes: &[u8], key: LogKey) -> bool {
+    let whole = encode(key);
+    let (body, crc) = (small_file::HEADER_BYTES.., 12..small_file::HEADER_BYTES);
+    bytes.get(body.clone()) == whole.get(body) || bytes.get(crc.clone()) == whole.get(crc)
+}
+
+/// Replaces it, durably.
+///
+/// # Errors
+/// Whatever the file system says; the one before is then still there.
+pub(super) fn replace(fs: &dyn Fs, dir: &Path, key: LogKey) -> io::Result<()> {
+    small_file::replace(fs, dir, FILE, &encode(key))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -57,5 +73,21 @@ mod tests {
         assert_eq!(body[..16], [5; 16]);
         assert_eq!(body[16..], [0, 0, 1, 2]);
         assert_eq!(decode(body), Some(key));
+    }
+
+    #[test]
+    fn what_a_single_damage_leaves_tells_whose_it_was_and_nothing_else_does() {
+        let partition = |number| PartitionId::new(number).unwrap();
+        let key = (TopicId::from_bytes([5; 16]), partition(2));
+        for at in 0..encode(key).len() {
+            let mut bytes = encode(key);
+            bytes[at] ^= 0x10;
+            assert!(is_left_of(&bytes, key), "byte {at}");
+            assert!(!is_left_of(&bytes, (TopicId::from_bytes([6; 16]), partition(2))), "byte {at}");
+            assert!(!is_left_of(&bytes, (key.0, partition(3))), "byte {at}");
+        }
+        for lost in [&[][..], &[0; 36], &encode(key)[..12]] {
+            assert!(!is_left_of(lost, key));
+        }
     }
 }

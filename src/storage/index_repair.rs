@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::epochs::LeaderEpochs;
-use super::index::SegmentIndex;
+use super::index::{SegmentIndex, Unflushed};
 use super::scan::{Found, Known, Place, Scan};
 use super::segment::{Segment, offset_entry};
 use crate::types::Offset;
@@ -16,7 +16,8 @@ impl Segment {
     /// Called while the log is open, and nobody else changes files in its directory.
     ///
     /// # Errors
-    /// Whatever the file system says; the indexes are then as wrong as before.
+    /// Whatever the file system says; if the log could be read, the indexes of a sealed segment are right in memory all the
+    /// same, and wrong again after the next start.
     pub(super) fn repair_index(self: &Arc<Self>, epochs: &LeaderEpochs, below: Offset) -> io::Result<()> {
         {
             // Given back before the maps are closed: others may wait for it with these locked.
@@ -61,17 +62,24 @@ impl Segment {
 
     fn replace_index(&self, mut index: SegmentIndex) -> io::Result<()> {
         index.finish();
-        let (offsets, times) = (self.path("index.tmp"), self.path("timeindex.tmp"));
         let unflushed = index.unflushed();
+        let replaced = self.replace_index_files(&unflushed);
+        if replaced.is_ok() {
+            index.forget(&unflushed);
+        }
+        // If they could not be written, as on a full disk: lest each read makes them anew.
+        *self.index().write() = index;
+        replaced
+    }
+
+    fn replace_index_files(&self, unflushed: &Unflushed) -> io::Result<()> {
+        let (offsets, times) = (self.path("index.tmp"), self.path("timeindex.tmp"));
         for file in unflushed.write(self.fs(), &offsets, &times)? {
             file.sync()?;
         }
         self.fs().rename(&offsets, &self.path("index"))?;
         self.fs().rename(&times, &self.path("timeindex"))?;
-        self.fs().sync_dir(self.dir())?;
-        index.forget(&unflushed);
-        *self.index().write() = index;
-        Ok(())
+        self.fs().sync_dir(self.dir())
     }
 
     /// The files go, rather than being written again: who reads in a map of them keeps what he has.

@@ -36,7 +36,7 @@ pub(super) struct LogEnv {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) open_segments: Arc<OpenSegments>,
     pub(super) tail_cache: TailCache,
-    /// Stamped on every batch.
+    /// Of this run.
     pub(super) leader_epoch: LeaderEpoch,
     pub(super) index_interval_bytes: u32,
     pub(super) index_max_bytes: u32,
@@ -48,6 +48,8 @@ pub(super) struct Log {
     view: Arc<LogView>,
     env: Arc<LogEnv>,
     config: LogConfig,
+    /// Stamped on every batch.
+    leader_epoch: LeaderEpoch,
     /// What it appends through; it may turn an append down to keep room for others.
     fs: Arc<dyn Fs>,
     /// The one that is appended to.
@@ -118,6 +120,8 @@ pub(super) struct LogStart {
     pub(super) fs: Arc<dyn Fs>,
     pub(super) segment: Arc<Segment>,
     pub(super) mark: Mark,
+    /// That of this run, or a later one.
+    pub(super) leader_epoch: LeaderEpoch,
 }
 
 impl Log {
@@ -127,6 +131,7 @@ impl Log {
             view,
             env,
             config,
+            leader_epoch: start.leader_epoch,
             fs: start.fs,
             segment: start.segment,
             file: None,
@@ -209,19 +214,23 @@ impl Log {
         BatchView::parse(&bytes).ok().map(|batch| batch.max_timestamp()).filter(|timestamp| *timestamp >= 0)
     }
 
-    /// Gives a batch its offset, unless it is refused, or a duplicate.
+    /// Gives a batch its offset, unless it is refused, or a duplicate. A log that takes no writes still answers duplicates
+    /// of what it has.
     pub(super) fn gather(&mut self, append: Append) {
         let Append { mut batch, expected_offset, done } = append;
-        if let Some(reason) = self.view.failure() {
-            return done(Err(AppendError::Sealed { reason }));
-        }
         let Ok((records, producer)) = BatchView::parse(&batch)
             .map(|view| (view.last_offset_delta().unsigned_abs() + 1, ProducerBatch::of(&view)))
         else {
             // The caller has validated it; a batch that is none must not reach the disk all the same.
             return done(Err(self.write_error(&io::ErrorKind::InvalidData.into())));
         };
-        match self.check(producer.as_ref(), expected_offset) {
+        let checked = self.check(producer.as_ref(), expected_offset);
+        if let Some(reason) = self.view.failure()
+            && !matches!(checked, Ok(Some(base)) if base < self.view.durable_offset() && !self.view.is_lost(base))
+        {
+            return done(Err(AppendError::Sealed { reason }));
+        }
+        match checked {
             Err(error) => done(Err(error)),
             Ok(Some(base)) if base < self.view.durable_offset() => {
                 let log_start_offset = self.view.log_start_offset();
@@ -236,7 +245,7 @@ impl Log {
                     let (synced, now_ms) = (self.view.synced().mark.offset, self.env.clock.monotonic_ms());
                     self.view.producers.lock().push(producer, base, synced, now_ms);
                 }
-                record::set_position(&mut batch, base, self.env.leader_epoch);
+                record::set_position(&mut batch, base, self.leader_epoch);
                 self.next_offset = next;
                 self.gathered_bytes += batch.len() as u64;
                 self.gathered.push(Gathered { base, next, batch: Some(batch), done });
@@ -329,7 +338,7 @@ impl Log {
         }
         let index = index.to_resume();
         if appended > 0 {
-            self.view.epochs.lock().assign(self.env.leader_epoch, start);
+            self.view.epochs.lock().assign(self.leader_epoch, start);
             self.first_append_ms.get_or_insert_with(|| self.env.clock.now_ms());
         }
         self.view.set_log_end(self.next_offset);

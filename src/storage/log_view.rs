@@ -14,6 +14,7 @@ use super::fs::Fs;
 use super::producer_recovery::RecoveredProducers;
 use super::producer_snapshot::{self, SnapshotFiles};
 use super::producers::Producers;
+use super::scan::Place;
 use super::segment::{Segment, SegmentError};
 use super::segment_reader::SegmentReader;
 use super::small_file;
@@ -48,6 +49,8 @@ pub(super) struct LogView {
     /// The snapshot of producers that a checkpoint can name.
     named_snapshot: Mutex<Option<Offset>>,
     pub(super) snapshots: Mutex<SnapshotFiles>,
+    /// Its end is lost from here on, in its last segment: so it takes no writes until somebody has accepted that.
+    pub(super) lost: Option<Place>,
     /// Why it takes no writes any more.
     failed: OnceLock<Arc<str>>,
     closed: AtomicBool,
@@ -85,6 +88,8 @@ pub(super) struct LogParts {
     pub(super) epochs: LeaderEpochs,
     pub(super) producers: RecoveredProducers,
     pub(super) slot: usize,
+    /// From where on its end is lost, if it is.
+    pub(super) lost: Option<Place>,
 }
 
 /// The producers at a recovery point.
@@ -116,6 +121,7 @@ impl LogView {
             producers: Mutex::new(parts.producers.producers),
             named_snapshot: Mutex::new(parts.producers.named),
             snapshots: Mutex::new(parts.producers.files),
+            lost: parts.lost,
             failed: OnceLock::new(),
             closed: AtomicBool::new(false),
             changes: Mutex::new(()),
@@ -373,7 +379,7 @@ impl LogView {
         let epochs = self.epochs.lock().clone();
         let repaired = self.while_open(|| segment.repair_index(&epochs, self.durable_offset()));
         if let Some(Err(error)) = repaired {
-            tracing::warn!(path = %segment.log_path().display(), %error, "cannot rebuild the indexes of a segment yet");
+            tracing::warn!(path = %segment.log_path().display(), %error, "cannot write the rebuilt indexes of a segment");
         }
     }
 
@@ -383,6 +389,11 @@ impl LogView {
         let at = segments.partition_point(|segment| segment.base() <= offset).saturating_sub(1);
         let segment = segments.get(at)?;
         Some((Arc::clone(segment), segments.get(at + 1).map(|next| next.base())))
+    }
+
+    /// Whether what was at `offset` is known to be unreadable.
+    pub(super) fn is_lost(&self, offset: Offset) -> bool {
+        self.segment_at(offset).is_some_and(|(segment, _)| segment.damages().holding(offset).is_some())
     }
 
     /// `at`: the offset that was asked for, or the first one of the segment that was looked at.

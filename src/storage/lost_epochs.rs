@@ -1,14 +1,19 @@
-//! Finds the leader epochs of sealed segments again in their batches, when the file that has them is lost. A segment
-//! that begins with the epoch that the next one begins with has no other in between, and is not read.
+//! Finds leader epochs again in the batches: those of sealed segments, when the file that has them is lost, and the newest
+//! one of all logs, when the checkpoint is.
+//!
+//! A segment that begins with the epoch that the next one begins with has no other in between, and is not read.
 
 use std::io;
 use std::path::Path;
 
+use super::checkpoint::Checkpoint;
 use super::epochs::LeaderEpochs;
 use super::fs::Fs;
+use super::identity;
 use super::scan::{Found, Known, Place, Scan};
 use super::seals::Seal;
-use super::segment::file_name;
+use super::segment::{file_name, parse_log_name};
+use super::small_file::ReadFileError;
 use crate::types::{LeaderEpoch, Offset};
 
 /// The epochs of the sealed segments, none later than `newest`; `next` is the base of the segment after them.
@@ -79,6 +84,72 @@ fn assign(
             }
             Found::Bad { detail } => detail,
             Found::End => return Ok(()),
+        };
+        scan.skip(&known, detail)?;
+    }
+}
+
+/// The checkpoint that a start goes by; `None` if there has been none. If it is lost, with the one before it, the newest
+/// epoch of all logs takes its place: batches of an epoch that is newer than the start's own would be taken for damaged.
+///
+/// # Errors
+/// As [`Checkpoint::read`]; if the directory cannot be listed.
+pub(super) fn checkpoint(fs: &dyn Fs, root: &Path) -> Result<Option<Checkpoint>, ReadFileError> {
+    if let Some(found) = Checkpoint::read(fs, root)? {
+        return Ok(Some(found));
+    }
+    let entries = fs.list(root).map_err(|source| ReadFileError::Io { path: root.to_owned(), source })?;
+    let mut newest = None;
+    for dir in entries.iter().filter(|entry| entry.is_dir).map(|entry| root.join(&entry.name)) {
+        if !matches!(identity::read(fs, &dir), Ok(Some(_))) {
+            continue;
+        }
+        match newest_of_log(fs, &dir) {
+            Ok(epoch) => newest = newest.max(Some(epoch)),
+            // Nothing of it can be read: it is not opened either.
+            Err(error) => {
+                tracing::warn!(dir = %dir.display(), %error, "cannot find the leader epochs of a partition");
+            }
+        }
+    }
+    Ok(newest.map(|leader_epoch| {
+        tracing::warn!(newest_leader_epoch = %leader_epoch, "going on without a checkpoint");
+        Checkpoint { leader_epoch, ..Checkpoint::default() }
+    }))
+}
+
+/// The newest epoch of a log. Its file has those of all runs but the last, which may have come to the last segments only.
+fn newest_of_log(fs: &dyn Fs, dir: &Path) -> io::Result<LeaderEpoch> {
+    let epochs = LeaderEpochs::read(fs, dir).ok().flatten().unwrap_or_default();
+    let mut bases: Vec<Offset> =
+        fs.list(dir)?.iter().filter_map(|entry| parse_log_name(&entry.name)).collect();
+    bases.sort_unstable();
+    for base in bases.into_iter().rev() {
+        // The last one may have nothing in it yet.
+        if let Some(newest) = newest_of_segment(fs, dir, base, &epochs)? {
+            return Ok(newest.max(epochs.last().unwrap_or_default()));
+        }
+    }
+    Ok(epochs.last().unwrap_or_default())
+}
+
+/// The newest epoch of the batches of a segment that can be read.
+fn newest_of_segment(
+    fs: &dyn Fs,
+    dir: &Path,
+    base: Offset,
+    epochs: &LeaderEpochs,
+) -> io::Result<Option<LeaderEpoch>> {
+    let known = Known { epochs, newest_epoch: LeaderEpoch(i32::MAX), reaches: base, end: None };
+    let (mut scan, mut newest) = (open(fs, dir, base, u64::MAX)?, None);
+    loop {
+        let detail = match scan.next(&known)? {
+            Found::Batch { batch, .. } => {
+                newest = newest.max(Some(batch.leader_epoch()));
+                continue;
+            }
+            Found::Bad { detail } => detail,
+            Found::End => return Ok(newest),
         };
         scan.skip(&known, detail)?;
     }

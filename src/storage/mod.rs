@@ -42,6 +42,7 @@
 //! .set-aside/                     directories that no topic knows                        data_dir
 //! ```
 
+mod block_scan;
 mod checkpoint;
 mod checkpointer;
 mod crew;
@@ -53,6 +54,7 @@ mod epochs;
 pub mod fs;
 #[doc(hidden)]
 pub mod fuzzing;
+mod gap;
 mod handle;
 mod identity;
 mod index;
@@ -63,6 +65,7 @@ mod log_dirs;
 mod log_file;
 mod log_view;
 mod lost_epochs;
+mod lost_seals;
 mod map_table;
 pub mod mmap;
 mod open_logs;
@@ -96,6 +99,7 @@ pub use mmap::Lease;
 pub use producers::ProducerError;
 pub use store::Store;
 pub use types::{
-    Append, AppendDone, AppendError, Appended, Done, Durability, DurableListener, LogConfig, LogError,
-    LogSpec, LogState, LogStatus, OpenLogError, ReadBatches, ReadError, StorageStats, TimestampedOffset,
+    AcceptLossError, AcceptedLoss, Append, AppendDone, AppendError, Appended, Done, Durability,
+    DurableListener, LogConfig, LogError, LogSpec, LogState, LogStatus, OpenLogError, ReadBatches, ReadError,
+    StorageStats, TimestampedOffset,
 };

@@ -126,14 +126,11 @@ impl ProducerReplay {
         RecoveredProducers { producers: self.producers, named: self.named, files: self.files }
     }
 
-    /// The log takes no writes, and its recovery point stays at `checkpoint`: so does the snapshot that holds there.
-    pub(super) fn stay_at(
-        self,
-        checkpoint: Option<LogCheckpoint>,
-        limits: ProducerLimits,
-    ) -> RecoveredProducers {
+    /// The log takes no writes, and its recovery point stays at `checkpoint`: so does the snapshot that holds there. What is
+    /// known of the producers answers duplicates.
+    pub(super) fn stay_at(self, checkpoint: Option<LogCheckpoint>) -> RecoveredProducers {
         let named = checkpoint.and_then(|log| log.producers);
-        RecoveredProducers { producers: Producers::new(limits), named, files: self.files }
+        RecoveredProducers { producers: self.producers.without_news(), named, files: self.files }
     }
 }
 
@@ -144,14 +141,17 @@ impl Sources<'_> {
         let named = self.checkpoint.and_then(|log| log.producers);
         let by_checkpoint = match named {
             None => Some((Vec::new(), recovery_point, None)),
+            // It may have batches that the log has lost, and what is sent again must not pass for a duplicate of those.
+            Some(named) if self.manifest.is_in_gap(named) => None,
             Some(named) => self.read(named).map(|states| (states, recovery_point, Some(named))),
         };
         let holds_to = by_checkpoint.as_ref().map_or(Offset::ZERO, |(_, holds_to, _)| *holds_to);
         // Higher up, the log may have been cut since.
         let durable = self.manifest.end().max(recovery_point);
         let higher = files.descending().skip_while(|offset| *offset > durable);
-        let mut higher =
-            higher.take_while(|offset| *offset > holds_to).filter(|offset| Some(*offset) != named);
+        let mut higher = higher
+            .take_while(|offset| *offset > holds_to)
+            .filter(|offset| Some(*offset) != named && !self.manifest.is_in_gap(*offset));
         let read = |offset| self.read(offset).map(|states| (states, offset, Some(offset)));
         higher.find_map(read).or(by_checkpoint).unwrap_or_default()
     }

@@ -263,6 +263,11 @@ impl Producers {
         }
     }
 
+    /// The same, of a log that takes no writes: nothing of them is for a snapshot.
+    pub(super) fn without_news(self) -> Self {
+        Self { end: Offset::ZERO, ..self }
+    }
+
     /// Whether there is anything that a snapshot of offset `snapshot` does not have.
     pub(super) fn has_news_since(&self, snapshot: Option<Offset>) -> bool {
         self.end > snapshot.unwrap_or_default()

@@ -11,9 +11,13 @@
 //! was synced, and has rotted since. Not so with `durability = os`: there anything that was not flushed may be lost in any
 //! order, and all from the first bad batch on is taken for torn. The tail is copied to a `.torn` file before it is cut.
 //!
-//! Rot is never cut: its offsets are remembered as damage, the rest is served, and the log goes on behind it. Only a log
-//! that ends below what is known to have been durable takes no more writes: which offsets were given out is not known.
-//! A log whose files do not fit together is not opened, and nothing of it is changed.
+//! Rot is never cut: its offsets are remembered as damage, the rest is served, and the log goes on behind it. A segment
+//! that ends before the next one begins is rotten there. Only a log that ends below what is known to have been durable
+//! takes no more writes, until an operator has accepted the loss ([`gap`]): which offsets were given out is not known. So
+//! does one whose last segment the disk cannot read in places: another time it may.
+//!
+//! A small file that is damaged is made anew where the segments and the checkpoint tell what stood in it. A log whose
+//! files do not fit together is not opened, and nothing of it is changed.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -22,15 +26,17 @@ use std::sync::Arc;
 use super::checkpoint::{Boundary, LogCheckpoint, LogKey, Mark};
 use super::damage::Damage;
 use super::epochs::{self, LeaderEpochs};
-use super::fs::{Fs, OpenHow};
+use super::fs::{Fs, OpenHow, read_whole};
+use super::gap;
 use super::identity;
 use super::index::{Entry, IndexResume, OffsetEntry, SegmentIndex, TimeEntry};
 use super::log::LogEnv;
 use super::lost_epochs;
+use super::lost_seals;
 use super::producer_recovery::{ProducerReplay, RecoveredProducers, Sources};
 use super::recovery_progress::RecoveryProgress;
 use super::scan::{Found, Known, Place, Scan};
-use super::seals::{self, Seal};
+use super::seals::{self, Manifest, Seal};
 use super::segment::{Segment, file_name, offset_entry, parse_log_name};
 use super::small_file::{FrameError, ReadFileError};
 use super::torn;
@@ -50,6 +56,11 @@ pub(super) struct Prior {
 }
 
 impl Prior {
+    /// The first offset readers may see, as far as it was told.
+    fn log_start(&self) -> Offset {
+        self.checkpoint.map_or(Offset::ZERO, |checkpoint| checkpoint.log_start)
+    }
+
     /// The log, sealed up to `sealed_end`, had all below this on the disk: nothing there is cut, whatever it looks like.
     pub(super) fn known_durable(&self, sealed_end: Offset) -> Offset {
         let recovery_point = self.checkpoint.map(|checkpoint| checkpoint.recovery_point);
@@ -74,7 +85,15 @@ pub(super) struct Recovered {
     /// `None`: nothing had to be scanned.
     pub(super) scanned_bytes: Option<u64>,
     /// Why it takes no writes, if it does not.
-    pub(super) fault: Option<String>,
+    pub(super) fault: Option<Fault>,
+}
+
+/// Why a log that has been opened takes no writes.
+pub(super) struct Fault {
+    /// In words.
+    pub(super) reason: String,
+    /// In the last segment, from where on nothing can be read; `None` if there is something behind what cannot.
+    pub(super) lost: Option<Place>,
 }
 
 /// What the recovery of all logs has in common.
@@ -146,15 +165,14 @@ struct Unsealed {
     complete: Vec<(Arc<Segment>, Offset, u64)>,
     end: Boundary,
     scanned_bytes: u64,
-    fault: Option<String>,
+    fault: Option<Fault>,
 }
 
 impl Recovery<'_> {
     fn run(self) -> Result<Recovered, OpenLogError> {
         self.check_identity()?;
-        let manifest = seals::read(&**self.fs, &self.dir)
-            .map_err(read_file_error)?
-            .ok_or_else(|| self.damaged(seals::FILE, "it is missing"))?;
+        let (mut manifest, is_anew) = self.manifest()?;
+        gap::finish(&**self.fs, &self.dir, &manifest).map_err(|error| io_error(&self.dir, &error))?;
         let unsealed_bases = self.check_files(manifest.first, &manifest.seals)?;
         let sealed_end = manifest.end();
         if unsealed_bases.first() != Some(&sealed_end) {
@@ -164,9 +182,13 @@ impl Recovery<'_> {
         let epochs = self.epochs()?;
         let epochs_are_lost = epochs.is_none();
         let mut epochs = match epochs {
-            Some(epochs) => epochs,
-            None => self.epochs_of_sealed(&manifest.seals, sealed_end)?,
+            Some(epochs) if !is_anew => epochs,
+            // Those of a segment that had not been sealed may not be in the file.
+            found => self.add_epochs_of_sealed(found, &manifest.seals, sealed_end)?,
         };
+        if is_anew {
+            self.complete(&mut manifest.seals, &epochs)?;
+        }
         let sources = Sources {
             fs: &**self.fs,
             dir: &self.dir,
@@ -178,6 +200,7 @@ impl Recovery<'_> {
         let (limits, now_ms) = (self.env.log.producer_limits, self.env.log.clock.monotonic_ms());
         let mut producers =
             ProducerReplay::begin(&sources, limits, now_ms).map_err(|error| io_error(&self.dir, &error))?;
+        let first = manifest.first;
         let mut segments: Vec<_> = manifest.seals.into_iter().map(|seal| self.sealed_segment(seal)).collect();
         let clean_end = if epochs_are_lost { None } else { self.clean_end(&unsealed_bases)? };
         let clean_end = clean_end.filter(|unsealed| producers.covers(unsealed.end.mark.offset));
@@ -195,12 +218,14 @@ impl Recovery<'_> {
             epochs.truncate(unsealed.end.mark.offset);
             (unsealed, Some(bytes))
         };
+        if is_anew {
+            self.keep_manifest(first, &segments, &mut epochs);
+        }
         segments.extend(unsealed.segments);
-        let log_start = self.prior.checkpoint.map_or(Offset::ZERO, |checkpoint| checkpoint.log_start);
         let recovery_point = self.prior.checkpoint.map(|checkpoint| checkpoint.recovery_point);
         Ok(Recovered {
             dir: Arc::clone(&self.dir),
-            log_start: log_start.max(manifest.first).min(unsealed.end.mark.offset),
+            log_start: self.prior.log_start().max(first).min(unsealed.end.mark.offset),
             segments,
             unsealed: unsealed.complete,
             end: unsealed.end,
@@ -208,7 +233,7 @@ impl Recovery<'_> {
             synced: if unsealed.fault.is_some() { recovery_point.unwrap_or_default() } else { unsealed.end },
             epochs,
             producers: if unsealed.fault.is_some() {
-                producers.stay_at(self.prior.checkpoint, limits)
+                producers.stay_at(self.prior.checkpoint)
             } else {
                 producers.finish()
             },
@@ -230,16 +255,66 @@ impl Recovery<'_> {
         Ok(None)
     }
 
-    /// The epochs of the sealed segments, from their batches; those of the others are found as they are scanned.
-    fn epochs_of_sealed(&self, seals: &[Seal], sealed_end: Offset) -> Result<LeaderEpochs, OpenLogError> {
+    /// What the file has of the epochs, and those of the sealed segments, from their batches; those of the others are
+    /// found as they are scanned.
+    fn add_epochs_of_sealed(
+        &self,
+        in_file: Option<LeaderEpochs>,
+        seals: &[Seal],
+        sealed_end: Offset,
+    ) -> Result<LeaderEpochs, OpenLogError> {
         let newest = self.env.log.leader_epoch;
-        lost_epochs::of_sealed(&**self.fs, &self.dir, seals, sealed_end, newest)
-            .map_err(|error| io_error(&self.dir, &error))
+        let found = lost_epochs::of_sealed(&**self.fs, &self.dir, seals, sealed_end, newest)
+            .map_err(|error| io_error(&self.dir, &error))?;
+        let mut epochs = in_file.unwrap_or_else(LeaderEpochs::lost);
+        found.entries().iter().for_each(|(epoch, start)| epochs.assign(*epoch, *start));
+        Ok(epochs)
+    }
+
+    /// The manifest, and whether it is made anew: then it has no more than where each segment begins and ends.
+    fn manifest(&self) -> Result<(Manifest, bool), OpenLogError> {
+        let error = match seals::read(&**self.fs, &self.dir) {
+            Ok(Some(manifest)) => return Ok((manifest, false)),
+            Ok(None) => return Err(self.damaged(seals::FILE, "it is missing")),
+            Err(error @ ReadFileError::Frame { source: FrameError::Damaged, .. }) => error,
+            Err(error) => return Err(read_file_error(error)),
+        };
+        let start = self.prior.log_start();
+        let found = lost_seals::of_files(&**self.fs, &self.dir, start)
+            .map_err(|error| io_error(&self.dir, &error))?
+            .ok_or_else(|| {
+                self.damaged(seals::FILE, &format!("it is damaged, and no segment can have offset {start}"))
+            })?;
+        tracing::warn!(%error, "the manifest is made anew from the segments");
+        Ok((found, true))
+    }
+
+    /// Finds what else the manifest has to say of these segments.
+    fn complete(&self, seals: &mut [Seal], epochs: &LeaderEpochs) -> Result<(), OpenLogError> {
+        let newest = self.env.log.leader_epoch;
+        seals.iter_mut().try_for_each(|seal| {
+            lost_seals::complete(&**self.fs, &self.dir, seal, epochs, newest)
+                .map_err(|error| io_error(&self.dir.join(file_name(seal.base, "log")), &error))
+        })
+    }
+
+    /// Writes the new manifest. On a disk that is full or fails, the next seal does.
+    fn keep_manifest(&self, first: Offset, sealed: &[Arc<Segment>], epochs: &mut LeaderEpochs) {
+        let seals: Vec<&Seal> = sealed.iter().filter_map(|segment| segment.seal()).collect();
+        if let Err(error) = lost_seals::keep(&**self.fs, &self.dir, first, &seals, epochs) {
+            tracing::warn!(dir = %self.dir.display(), %error, "cannot write the new manifest yet");
+        }
     }
 
     fn check_identity(&self) -> Result<(), OpenLogError> {
-        let found = identity::read(&**self.fs, &self.dir).map_err(read_file_error)?;
         let expected = (self.spec.topic_id, self.spec.partition);
+        let found = match identity::read(&**self.fs, &self.dir) {
+            Err(error @ ReadFileError::Frame { source: FrameError::Damaged, .. }) => {
+                self.mend_identity(expected, error)?;
+                Some(expected)
+            }
+            found => found.map_err(read_file_error)?,
+        };
         match found {
             Some(found) if found == expected => Ok(()),
             Some((found, partition)) => Err(OpenLogError::WrongTopic {
@@ -255,6 +330,20 @@ impl Recovery<'_> {
                 Ok(_) => Err(self.damaged(identity::FILE, "it is missing")),
             },
         }
+    }
+
+    /// The file that says whose directory this is is damaged: it is replaced if what is left of it leaves no doubt.
+    fn mend_identity(&self, expected: LogKey, error: ReadFileError) -> Result<(), OpenLogError> {
+        let path = self.dir.join(identity::FILE);
+        let bytes = read_whole(&**self.fs, &path).map_err(|error| io_error(&path, &error))?;
+        if !bytes.is_some_and(|bytes| identity::is_left_of(&bytes, expected)) {
+            return Err(read_file_error(error));
+        }
+        tracing::warn!(%error, "what is left of it names this partition");
+        if let Err(error) = identity::replace(&**self.fs, &self.dir, expected) {
+            tracing::warn!(path = %path.display(), %error, "cannot replace it yet");
+        }
+        Ok(())
     }
 
     /// Checks that every sealed segment is there with its length, removes what a deletion left, and returns the bases
@@ -345,11 +434,6 @@ impl Recovery<'_> {
             fault: None,
         };
         for (i, base) in bases.iter().enumerate() {
-            if *base != unsealed.end.mark.offset {
-                let detail =
-                    format!("begins with {base}, the one before ends with {}", unsealed.end.mark.offset);
-                return Err(self.damaged(&file_name(*base, "log"), &detail));
-            }
             let point = recovery_point.filter(|point| point.mark.segment == *base);
             let what =
                 Unscanned { base: *base, point, whole, next_base: bases.get(i + 1).copied(), known_durable };
@@ -381,7 +465,7 @@ impl Recovery<'_> {
             }
         };
         let mut rebuild = Rebuild { base, index, epochs, producers };
-        let mut scan = Scan::open(&**self.fs, &path, start, u64::MAX).map_err(at_path)?;
+        let mut scan = Scan::open_around(&**self.fs, &path, start).map_err(at_path)?;
         self.env.progress.begin(scan.len().saturating_sub(start.position));
         let mut damages = Vec::new();
         let end = loop {
@@ -401,7 +485,10 @@ impl Recovery<'_> {
                 Found::End => break scan.place(),
             };
             let (durability, max_group_bytes) = (self.spec.config.durability, self.env.max_group_bytes);
-            if next_base.is_none() && scan.is_torn(&known, durability, max_group_bytes).map_err(at_path)? {
+            let is_torn =
+                next_base.is_none() && scan.is_torn(&known, durability, max_group_bytes).map_err(at_path)?;
+            // What cannot be read now may be read another time.
+            if is_torn && !scan.has_unreadable() {
                 let (place, len) = (scan.place(), scan.len());
                 torn::cut(&**self.fs, &self.dir, base, place, len, &detail).map_err(at_path)?;
                 break place;
@@ -416,21 +503,30 @@ impl Recovery<'_> {
         unsealed.scanned_bytes += end.position.saturating_sub(start.position);
         let is_cut_short = damages.last().is_some_and(|damage| damage.positions.end == end.position);
         let end = match next_base {
-            Some(_) => {
+            Some(next) => {
                 rebuild.index.finish();
-                end
-            }
-            None if end.offset < known_durable || is_cut_short => {
-                if end.offset < known_durable {
-                    let detail = format!("the log ends with offset {}", end.offset);
-                    let positions = end.position..end.position;
-                    damages.push(Damage { positions, first: end.offset, next: known_durable, detail });
+                if end.offset < next {
+                    damages.push(ends_early(end, next));
                 }
+                Place { offset: next, ..end }
+            }
+            None if end.offset < known_durable || is_cut_short || scan.has_unreadable() => {
+                if end.offset < known_durable {
+                    damages.push(ends_early(end, known_durable));
+                }
+                let is_lost = is_cut_short || end.offset < known_durable;
+                let lost = damages.last().filter(|_| is_lost);
+                let lost = lost.map(|last| Place { position: last.positions.start, offset: last.first });
                 let first = damages.last().map_or(end.offset, |damage| damage.first);
                 let path = path.display();
-                unsealed.fault = Some(format!(
-                    "{path} cannot be read from offset {first} on, and all before {known_durable} was durable"
-                ));
+                let reason = if scan.has_unreadable() {
+                    format!("the disk cannot read all of {path}, and offset {first} lies there")
+                } else {
+                    format!(
+                        "{path} cannot be read from offset {first} on, and all before {known_durable} was durable"
+                    )
+                };
+                unsealed.fault = Some(Fault { reason, lost });
                 Place { offset: end.offset.max(known_durable), ..end }
             }
             None => {
@@ -509,6 +605,12 @@ pub(super) fn remove_segment(fs: &dyn Fs, dir: &Path, base: Offset) {
             _ => {}
         }
     }
+}
+
+/// A segment ends at `end`, and had all offsets below `next`.
+fn ends_early(end: Place, next: Offset) -> Damage {
+    let detail = format!("the file ends with offset {}", end.offset);
+    Damage { positions: end.position..end.position, first: end.offset, next, detail }
 }
 
 fn io_error(path: &Path, error: &io::Error) -> OpenLogError {

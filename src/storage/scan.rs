@@ -19,13 +19,15 @@ use std::sync::Arc;
 
 use super::damage::Damage;
 use super::epochs::LeaderEpochs;
-use super::fs::{Fs, FsFile, OpenHow};
+use super::fs::{Fs, FsFile, OpenHow, is_unreadable};
 use super::types::Durability;
 use crate::record::{self, BatchView, HeaderClaim};
 use crate::types::{LeaderEpoch, Offset};
 
 /// How much is read at a time.
 const BUFFER_BYTES: usize = 1 << 20;
+/// What can be read or not as a whole.
+const PAGE_BYTES: u64 = 4096;
 /// No batch is larger (the upper limit of `broker.max_message_bytes_limit`): a damaged length must not ask for more
 /// memory than that.
 const LARGEST_BATCH_BYTES: usize = 256 << 20;
@@ -106,8 +108,23 @@ impl Scan {
     pub(super) fn open(fs: &dyn Fs, path: &Path, from: Place, end: u64) -> io::Result<Self> {
         let file = fs.open(path, OpenHow::Read)?;
         let len = file.len()?.min(end);
-        let buffer = Buffer { file, len, start: 0, bytes: Vec::new() };
+        let buffer = Buffer { file, len, start: 0, bytes: Vec::new(), unreadable: None };
         Ok(Self { buffer, position: from.position, next: from.offset })
+    }
+
+    /// The same, around what the disk cannot read: that counts as damage.
+    ///
+    /// # Errors
+    /// Whatever else the file system says.
+    pub(super) fn open_around(fs: &dyn Fs, path: &Path, from: Place) -> io::Result<Self> {
+        let mut scan = Self::open(fs, path, from, u64::MAX)?;
+        scan.buffer.unreadable = Some(false);
+        Ok(scan)
+    }
+
+    /// Whether it has come to something that the disk cannot read.
+    pub(super) fn has_unreadable(&self) -> bool {
+        self.buffer.unreadable == Some(true)
     }
 
     /// How long the file is, as far as it counts.
@@ -331,6 +348,8 @@ struct Buffer {
     len: u64,
     start: u64,
     bytes: Vec<u8>,
+    /// Whether there has been something that the disk cannot read; `None`: that is an error.
+    unreadable: Option<bool>,
 }
 
 impl Buffer {
@@ -360,13 +379,35 @@ impl Buffer {
             // What one large batch needed is not kept for the small ones after it.
             self.bytes.shrink_to(BUFFER_BYTES);
             self.start = position;
-            if let Err(error) = self.file.read_exact_at(&mut self.bytes, position) {
+            let read = match self.file.read_exact_at(&mut self.bytes, position) {
+                Err(error) if self.unreadable.is_some() && is_unreadable(&error) => self.fill_around(),
+                read => read,
+            };
+            if let Err(error) = read {
                 self.bytes.clear();
                 return Err(error);
             }
         }
         let at = (position - self.start) as usize;
         Ok(self.bytes.get(at..at + len))
+    }
+
+    /// Reads what can be read, page by page. The rest is zeros, which are no batch.
+    fn fill_around(&mut self) -> io::Result<()> {
+        let (mut position, mut rest) = (self.start, &mut *self.bytes);
+        while !rest.is_empty() {
+            let to_next_page = (PAGE_BYTES - position % PAGE_BYTES).min(rest.len() as u64);
+            let (page, after) = rest.split_at_mut(to_next_page as usize);
+            match self.file.read_exact_at(page, position) {
+                Err(error) if is_unreadable(&error) => {
+                    page.fill(0);
+                    self.unreadable = Some(true);
+                }
+                read => read?,
+            }
+            (position, rest) = (position + to_next_page, after);
+        }
+        Ok(())
     }
 }
 

@@ -8,7 +8,7 @@
 //! ```
 //! Big-endian, in the frame of [`super::small_file`]. A block is 1 MiB of the log file, the last one what is left. The
 //! checksum of a block that was damaged already when it was sealed is stored inverted: so it never checks out, and readers
-//! look at each of its batches.
+//! look at each of its batches. A segment of 0 bytes is a gap, see [`super::gap`].
 
 use std::io;
 use std::ops::Range;
@@ -45,6 +45,26 @@ pub(super) struct Seal {
     pub(super) block_crcs: Vec<u32>,
 }
 
+impl Seal {
+    /// Stands for offsets that are lost for good: see [`super::gap`].
+    pub(super) fn gap(base: Offset, next: Offset) -> Self {
+        Self {
+            base,
+            next,
+            len: 0,
+            max_timestamp_ms: None,
+            index_entries: 0,
+            time_entries: 0,
+            block_crcs: Vec::new(),
+        }
+    }
+
+    /// Whether it is one.
+    pub(super) fn is_gap(&self) -> bool {
+        self.len == 0
+    }
+}
+
 /// The whole manifest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Manifest {
@@ -58,6 +78,11 @@ impl Manifest {
     /// One past the last sealed offset.
     pub(super) fn end(&self) -> Offset {
         self.seals.last().map_or(self.first, |last| last.next)
+    }
+
+    /// Whether what was before `offset` is lost for good: a snapshot that was taken there knows more than the log.
+    pub(super) fn is_in_gap(&self, offset: Offset) -> bool {
+        self.seals.iter().any(|seal| seal.is_gap() && seal.base < offset && offset < seal.next)
     }
 }
 

@@ -36,6 +36,7 @@ pub(super) struct Counters {
     pub(super) segment_reads: Counter,
     pub(super) recovered_logs: Counter,
     pub(super) recovered_bytes: Counter,
+    pub(super) upkeep_panics: Counter,
 }
 
 impl Counters {

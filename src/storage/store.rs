@@ -1,5 +1,6 @@
 //! An open data directory: opens and creates logs, runs the threads, and ends in an orderly way.
 
+mod going_on;
 mod opening;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -12,7 +13,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::checkpoint::{Boundary, Checkpoint, LogCheckpoint, LogKey, Mark};
+use super::checkpoint::{Boundary, LogCheckpoint, LogKey, Mark};
 use super::checkpointer::{Checkpointer, Registry};
 use super::crew::{Crew, Threads};
 use super::data_dir::{DataDir, OpenError};
@@ -38,7 +39,7 @@ use super::tail_cache::TailCache;
 use super::threads::{Command, SyncQueue, SyncThread, Writer};
 use super::types::{LogError, LogSpec, StorageStats};
 use super::upkeep::{Job, Upkeep};
-use super::{checkpointer, limits};
+use super::{checkpointer, limits, lost_epochs};
 use crate::clock::Clock;
 use crate::config::StorageConfig;
 use crate::types::{LeaderEpoch, Offset};
@@ -121,7 +122,7 @@ impl Store {
             let dir = dir.to_owned();
             move |source| OpenError::Io { dir, path, source }
         };
-        let checkpoint = Checkpoint::read(&*fs, dir).map_err(|error| match error {
+        let checkpoint = lost_epochs::checkpoint(&*fs, dir).map_err(|error| match error {
             ReadFileError::Io { path, source } => OpenError::Io { dir: dir.to_owned(), path, source },
             ReadFileError::Frame { path, source } => OpenError::Damaged { path, detail: source.to_string() },
         })?;
@@ -155,7 +156,7 @@ impl Store {
             logs: Arc::clone(&logs),
             syncer: Arc::clone(&syncer),
             clock: Arc::clone(&env.clock),
-            leader_epoch,
+            leader_epoch: Mutex::new(leader_epoch),
             last: Mutex::new(prior.logs.clone()),
             logs_at_a_time: checkpointer::logs_at_a_time(limits::descriptors()),
         });
@@ -233,7 +234,8 @@ impl Store {
         self.was_clean
     }
 
-    /// Stamped on every batch of this run; raised by each start that was not clean.
+    /// Stamped on every batch of this run, but in logs that have gone on behind a loss; raised by each start that was not
+    /// clean.
     pub fn leader_epoch(&self) -> LeaderEpoch {
         self.env.leader_epoch
     }
@@ -305,11 +307,11 @@ impl Store {
             scanned_bytes: None,
             fault: None,
         };
-        self.add(spec, new)
+        self.add(spec, new, self.env.leader_epoch)
     }
 
-    /// Hands an opened log to a writer.
-    fn add(&self, spec: &LogSpec, recovered: Recovered) -> LogHandle {
+    /// Hands an opened log to a writer, which stamps `leader_epoch` on its batches.
+    fn add(&self, spec: &LogSpec, recovered: Recovered, leader_epoch: LeaderEpoch) -> LogHandle {
         let slot = self.slots.lock().assign(key(spec), recovered.end.mark.offset);
         let active = recovered.segments.last().cloned();
         let view = Arc::new(LogView::new(LogParts {
@@ -326,9 +328,10 @@ impl Store {
             epochs: recovered.epochs,
             producers: recovered.producers,
             slot,
+            lost: recovered.fault.as_ref().and_then(|fault| fault.lost),
         }));
         if let Some(fault) = &recovered.fault {
-            view.fail(fault);
+            view.fail(&fault.reason);
         }
         if let Some((_, unsealed)) = self.upkeep.lock().as_mut() {
             unsealed.extend(recovered.unsealed.into_iter().map(|(segment, next, len)| Rolled {
@@ -346,12 +349,12 @@ impl Store {
         let commands = self.writers.get(writer).cloned().unwrap_or_else(|| channel().0);
         if let Some(segment) = active {
             let fs = self.room.for_log(spec.uses_reserve);
-            let start = LogStart { fs, segment, mark: recovered.end.mark };
+            let start = LogStart { fs, segment, mark: recovered.end.mark, leader_epoch };
             let log = Log::new(Arc::clone(&view), Arc::clone(&self.env), spec.config, start);
             // A writer that has died refuses each append with its own answer.
             let _ = commands.send(Command::Open(number, Box::new(log)));
         }
-        LogHandle { view, number, commands, jobs: self.jobs.clone(), leader_epoch: self.env.leader_epoch }
+        LogHandle { view, number, commands, jobs: self.jobs.clone(), leader_epoch }
     }
 
     /// Once every known log has been opened, and before the first append: takes back the clean mark, sets aside
@@ -392,6 +395,7 @@ impl Store {
             fs: Arc::clone(&self.fs),
             jobs,
             room: Arc::clone(&self.room),
+            counters: Arc::clone(&self.counters),
             checkpointer: Arc::clone(&self.checkpointer),
             checkpoint_interval: Duration::from_millis(self.config.checkpoint_interval_ms),
             unsealed,
@@ -458,6 +462,7 @@ impl Store {
             read_only_logs: u32::try_from(read_only).unwrap_or(u32::MAX),
             recovered_logs: u32::try_from(counters.recovered_logs.get()).unwrap_or(u32::MAX),
             recovered_bytes: counters.recovered_bytes.get(),
+            upkeep_panics: counters.upkeep_panics.get(),
         }
     }
 

@@ -135,6 +135,9 @@ pub enum LogError {
         /// Why.
         source: Arc<io::Error>,
     },
+    /// The end of the log is not lost: there is nothing to accept.
+    #[error("the end of the log is not lost")]
+    NothingLost,
     /// The log takes no changes any more.
     #[error("the log takes no writes: {reason}")]
     Sealed {
@@ -144,6 +147,28 @@ pub enum LogError {
     /// The log has been closed or deleted.
     #[error("the log is closed")]
     Closed,
+}
+
+/// What was given up when the loss of a log's end was accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AcceptedLoss {
+    /// The first offset that is lost.
+    pub first: Offset,
+    /// The offset with which the log goes on: far above all that could have been given out.
+    pub next: Offset,
+    /// The leader epoch of what is appended from now on; no batch before has it.
+    pub leader_epoch: LeaderEpoch,
+}
+
+/// Why the loss of a log's end was not accepted.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum AcceptLossError {
+    /// Nothing has changed.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// It was accepted, durably, and then the log could not be opened: the next start tries again.
+    #[error("the loss is accepted, but the log cannot be opened now: {0}")]
+    Reopen(OpenLogError),
 }
 
 /// Why a read failed.
@@ -304,4 +329,6 @@ pub struct StorageStats {
     pub recovered_logs: u32,
     /// Bytes scanned at the start.
     pub recovered_bytes: u64,
+    /// How often work in the background has panicked: each is a bug.
+    pub upkeep_panics: u64,
 }

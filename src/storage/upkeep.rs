@@ -1,24 +1,30 @@
 //! What can wait, on a thread of its own: sealing rolled segments, moving the start of a log, checkpoints, and removing
 //! what was deleted.
+//!
+//! A panic ends the piece of work it comes from, and no other. It is counted, and the partition that it was about, if it
+//! was about one, takes no more writes and says why.
 
 use std::collections::VecDeque;
 use std::io;
+use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
+use super::block_scan::Complete;
 use super::checkpointer::Checkpointer;
 use super::fs::Fs;
+use super::gap;
 use super::log::Rolled;
 use super::log_view::LogView;
 use super::producer_snapshot;
 use super::recovery::remove_segment;
 use super::room::Room;
-use super::scan::{Found, Known, Place, Scan};
-use super::seals::{self, BlockCrcs, Seal};
+use super::seals::{self, Seal};
 use super::small_file;
-use super::types::{Done, LogError};
+use super::stats::Counters;
+use super::types::{AcceptedLoss, Done, LogError};
 use crate::types::Offset;
 
 /// What the thread is asked to do; in order.
@@ -27,6 +33,8 @@ pub(super) enum Job {
     Seal(Rolled),
     /// Move the start of a log up.
     DeleteRecords(Arc<LogView>, Offset, Done<Offset>),
+    /// Give up the lost end of a log, and close it, to be opened again.
+    AcceptLoss(Arc<LogView>, Done<AcceptedLoss>),
     /// Remove directories that have been moved away.
     RemoveDirs(Vec<PathBuf>),
     /// Seal what is left, and end.
@@ -36,11 +44,15 @@ pub(super) enum Job {
 /// How often to look whether a full disk has room again.
 const LOOK_FOR_ROOM_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Why a log takes no more writes about which upkeep has panicked.
+pub(super) const PANICKED: &str = "its upkeep in the background has panicked";
+
 /// The thread's state.
 pub(super) struct Upkeep {
     pub(super) fs: Arc<dyn Fs>,
     pub(super) jobs: Receiver<Job>,
     pub(super) room: Arc<Room>,
+    pub(super) counters: Arc<Counters>,
     pub(super) checkpointer: Arc<Checkpointer>,
     pub(super) checkpoint_interval: Duration,
     /// Rolled, and not in the manifest yet.
@@ -79,9 +91,17 @@ impl Upkeep {
     pub(super) fn handle(&mut self, job: Job) -> bool {
         match job {
             Job::Seal(rolled) => self.seal_or_hold(rolled),
-            Job::DeleteRecords(view, before, done) => done(self.delete_records(&view, before)),
+            Job::DeleteRecords(view, before, done) => {
+                let deleted = self.about(&view, || self.delete_records(&view, before));
+                done(deleted.unwrap_or_else(|reason| Err(LogError::Sealed { reason })));
+            }
+            Job::AcceptLoss(view, done) => {
+                self.seal_held();
+                let accepted = self.about(&view, || self.accept_loss(&view));
+                done(accepted.unwrap_or_else(|reason| Err(LogError::Sealed { reason })));
+            }
             Job::RemoveDirs(dirs) => {
-                self.remove_dirs(&dirs);
+                self.guarded(|| self.remove_dirs(&dirs));
                 self.look_for_room();
             }
             Job::Stop => {
@@ -95,7 +115,7 @@ impl Upkeep {
     /// The periodic work: seals what could not be sealed before, and moves the recovery points.
     pub(super) fn checkpoint(&mut self) {
         self.seal_held();
-        if let Err(error) = self.checkpointer.write(false) {
+        if let Some(Err(error)) = self.guarded(|| self.checkpointer.write(false)) {
             tracing::warn!(%error, "cannot write the checkpoint");
         }
     }
@@ -103,7 +123,7 @@ impl Upkeep {
     /// Catches up on what a full disk has prevented, once there is room.
     pub(super) fn look_for_room(&mut self) {
         if self.room.is_broken() {
-            self.room.restore();
+            self.guarded(|| self.room.restore());
         }
         if !self.room.has_begun() {
             self.checkpoint();
@@ -124,18 +144,40 @@ impl Upkeep {
             self.unsealed.push_back(rolled);
             return;
         }
-        match rolled.view.while_open(|| seal(&*self.fs, &rolled)) {
-            None => {}
-            // The start of the log may have moved past it before.
-            Some(Ok(())) => self.drop_segments(&rolled.view),
-            Some(Err(error)) => {
+        let (fs, view) = (&*self.fs, &rolled.view);
+        // The start of the log may have moved past it before.
+        let seal_and_drop =
+            || Some(view.while_open(|| seal(fs, &rolled))?.map(|()| self.drop_segments(view)));
+        match self.about(view, seal_and_drop) {
+            Ok(None | Some(Ok(()))) => {}
+            // It is still unsealed, as far as is known.
+            Err(_) => self.unsealed.push_back(rolled),
+            Ok(Some(Err(error))) => {
                 tracing::warn!(path = %rolled.segment.log_path().display(), %error, "cannot seal a segment yet");
                 self.unsealed.push_back(rolled);
             }
         }
     }
 
-    fn delete_records(&mut self, view: &LogView, before: Offset) -> Result<Offset, LogError> {
+    /// Does work; `None` if it panicked.
+    fn guarded<T>(&self, work: impl FnOnce() -> T) -> Option<T> {
+        let outcome = std::panic::catch_unwind(AssertUnwindSafe(work));
+        if outcome.is_err() {
+            tracing::error!("work in the background has panicked; the rest of it goes on");
+            self.counters.upkeep_panics.add(1);
+        }
+        outcome.ok()
+    }
+
+    /// Does work about one partition; if it panics, that one takes no more writes, for the reason that is returned.
+    fn about<T>(&self, view: &LogView, work: impl FnOnce() -> T) -> Result<T, Arc<str>> {
+        self.guarded(work).ok_or_else(|| {
+            view.fail(PANICKED);
+            PANICKED.into()
+        })
+    }
+
+    fn delete_records(&self, view: &LogView, before: Offset) -> Result<Offset, LogError> {
         if view.is_closed() {
             return Err(LogError::Closed);
         }
@@ -159,6 +201,21 @@ impl Upkeep {
         view.set_log_start(before);
         self.drop_segments(view);
         Ok(before)
+    }
+
+    /// All that changes manifests is done on this thread: so nothing is entered in this one that does not know of the loss.
+    fn accept_loss(&self, view: &Arc<LogView>) -> Result<AcceptedLoss, LogError> {
+        let Some(lost) = view.lost else { return Err(LogError::NothingLost) };
+        let io_error = |path: PathBuf| |error| LogError::Io { path, source: Arc::new(error) };
+        // On the disk before any batch has it.
+        let path = self.checkpointer.dir.join(super::checkpoint::FILE);
+        let leader_epoch = self.checkpointer.raise_epoch().map_err(io_error(path))?;
+        let committed = view.while_open(|| gap::commit(&*self.fs, view, lost)).ok_or(LogError::Closed)?;
+        let next = committed.map_err(io_error(view.dir.to_path_buf()))?;
+        view.close();
+        let first = lost.offset;
+        tracing::warn!(dir = %view.dir.display(), %first, %next, "the loss of a log's end has been accepted");
+        Ok(AcceptedLoss { first, next, leader_epoch })
     }
 
     /// Lets go of the segments below the start of the log; the next time, if that fails.
@@ -197,6 +254,23 @@ fn drop_segments(fs: &dyn Fs, view: &LogView) -> io::Result<()> {
 
 /// Brings a segment's indexes and the producers at its end to the disk, and enters it in the manifest.
 fn seal(fs: &dyn Fs, rolled: &Rolled) -> io::Result<()> {
+    let Rolled { view, segment, len, .. } = rolled;
+    let seal = seal_of(fs, rolled)?;
+    let segments = view.segments();
+    let mut sealed: Vec<&Seal> = segments.iter().filter_map(|segment| segment.seal()).collect();
+    sealed.push(&seal);
+    let first = segments.first().map_or(segment.base(), |first| first.base());
+    seals::replace(fs, &view.dir, first, &sealed)?;
+    segment.set_sealed(seal);
+    tracing::debug!(path = %segment.log_path().display(), bytes = len, "sealed a segment");
+    Ok(())
+}
+
+/// What the manifest is to say of a segment, whose indexes and whose producers at its end are now on the disk.
+///
+/// # Errors
+/// Whatever the file system says.
+pub(super) fn seal_of(fs: &dyn Fs, rolled: &Rolled) -> io::Result<Seal> {
     let Rolled { view, segment, next, len, block_crcs, producers } = rolled;
     // A sealed segment is not scanned any more: the epochs that begin in it must not be lost.
     view.write_epochs()?;
@@ -215,12 +289,16 @@ fn seal(fs: &dyn Fs, rolled: &Rolled) -> io::Result<()> {
         small_file::place(fs, &view.dir, &snapshot)?;
         view.snapshots.lock().add(*next);
     }
-    let block_crcs = match block_crcs {
-        Some(crcs) => crcs.clone(),
-        None => checksum_blocks(fs, rolled)?,
+    let block_crcs = if let Some(crcs) = block_crcs {
+        crcs.clone()
+    } else {
+        let complete = Complete { base: segment.base(), next: *next, len: *len };
+        let epochs = view.epochs.lock().clone();
+        complete.scan(fs, &segment.log_path(), &epochs, epochs.last().unwrap_or_default())?.crcs
     };
     let index = segment.index().read().to_resume();
-    let seal = Seal {
+    segment.forget_index(&unflushed);
+    Ok(Seal {
         base: segment.base(),
         next: *next,
         len: *len,
@@ -228,45 +306,5 @@ fn seal(fs: &dyn Fs, rolled: &Rolled) -> io::Result<()> {
         index_entries: index.offsets as u32,
         time_entries: index.times as u32,
         block_crcs,
-    };
-    let segments = view.segments();
-    let mut sealed: Vec<&Seal> = segments.iter().filter_map(|segment| segment.seal()).collect();
-    sealed.push(&seal);
-    let first = segments.first().map_or(segment.base(), |first| first.base());
-    seals::replace(fs, &view.dir, first, &sealed)?;
-    segment.forget_index(&unflushed);
-    segment.set_sealed(seal);
-    tracing::debug!(path = %segment.log_path().display(), bytes = len, "sealed a segment");
-    Ok(())
-}
-
-/// The checksums of a segment that this process has not written from its start: from the file, every batch of which is
-/// checked on the way, so that damage is not sealed in as if it were good.
-fn checksum_blocks(fs: &dyn Fs, rolled: &Rolled) -> io::Result<Vec<u32>> {
-    let Rolled { view, segment, next, len, .. } = rolled;
-    let (path, start) = (segment.log_path(), Place { position: 0, offset: segment.base() });
-    let epochs = view.epochs.lock().clone();
-    let newest_epoch = epochs.last().unwrap_or_default();
-    let known = Known { epochs: &epochs, newest_epoch, reaches: *next, end: Some(*next) };
-    let (mut crcs, mut damages) = (BlockCrcs::default(), Vec::new());
-    let mut scan = Scan::open(fs, &path, start, *len)?;
-    loop {
-        let detail = match scan.next(&known)? {
-            Found::Batch { batch, .. } => {
-                crcs.update(batch.as_bytes());
-                continue;
-            }
-            Found::Bad { detail } => detail,
-            Found::End => break,
-        };
-        let damage = scan.skip(&known, detail)?;
-        scan.copy(damage.positions.clone(), |bytes| {
-            crcs.update(bytes);
-            Ok(())
-        })?;
-        tracing::warn!(path = %path.display(), first = %damage.first, next = %damage.next, "sealing a damaged segment");
-        damages.push(damage.positions);
-    }
-    damages.push(scan.len()..*len);
-    Ok(crcs.finish_damaged(*len, &damages))
+    })
 }

@@ -17,18 +17,15 @@ use std::io::Read;
 use std::path::PathBuf;
 use std::process::{Command, ExitStatus, Stdio};
 use std::thread;
-use std::time::{Duration, Instant};
 
 use rustix::process::geteuid;
 use tempfile::TempDir;
 
 use crate::command::{attempt, succeed};
+use crate::poll::block_until;
 
 /// Sparse: what is not written takes no room.
 const BYTES: u64 = 2 << 30;
-
-/// How long an unmounted file system may be held by others.
-const RELEASE: Duration = Duration::from_mins(1);
 
 /// `FS_IOC_SHUTDOWN` with `EXT4_GOING_FLAGS_NOLOGFLUSH`. Python has a safe `ioctl` and is there anyway; Rust has none, and
 /// `unsafe` is forbidden here. The check keeps it off any file system but one mounted at the very path, and what is
@@ -123,11 +120,9 @@ impl Disk {
         self.mounted = false;
         // A process in a mount namespace of its own may hold a copy of the mount for a while: mounted now, it would be the
         // same file system, still without power. The loop device goes with the last copy; nothing tells when.
-        let waiting = Instant::now();
-        while !succeed(Command::new("losetup").arg("--associated").arg(self.image())).is_empty() {
-            assert!(waiting.elapsed() < RELEASE, "{} is still in use", self.image().display());
-            thread::sleep(Duration::from_millis(10));
-        }
+        block_until(&format!("nobody uses {}", self.image().display()), || {
+            succeed(Command::new("losetup").arg("--associated").arg(self.image())).is_empty()
+        });
         self.mount(options).unwrap_or_else(|error| panic!("{error}"));
     }
 

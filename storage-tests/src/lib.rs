@@ -5,6 +5,7 @@
 //! - [`disk`]: a file system of its own, whose power can be cut;
 //! - [`load`]: writers over gRPC that keep a ledger of each partition, and the reader that settles it;
 //! - [`length`]: how many cycles a torture has, or for how long it goes on;
+//! - [`poll`]: waiting for what nobody tells of;
 //! - [`relay`]: an address that stays while the server behind it comes and goes;
 //! - [`ledger`]: what was sent and acknowledged, kept outside the server, and the judgement on what came back;
 //! - [`readme`]: the code in README.md, so that tests can run it;
@@ -19,6 +20,7 @@ pub mod fuzzing;
 pub mod ledger;
 pub mod length;
 pub mod load;
+pub mod poll;
 pub mod process;
 pub mod python;
 pub mod readme;

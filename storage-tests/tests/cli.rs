@@ -368,8 +368,72 @@ fn produce_appends_at_an_expected_offset_or_not_at_all() {
     assert!(late.stderr.contains("the next offset is 2, not 1"), "{}", late.stderr);
     sagwan.append(&at(2), b"3\n");
     assert_eq!(sagwan.text("consume counter --from earliest --exit-at-end"), "1\n2\n3\n");
+    let negative = sagwan.produce(&at(-3), b"3\n");
+    assert!(negative.stderr.contains("'-3'") && negative.stderr.contains("from 0 on"), "{}", negative.stderr);
     let nothing = sagwan.produce(&at(3), b"");
     assert_eq!(failure(&nothing), (Some(1), "error: there is no line to append".to_owned()));
     let anywhere = sagwan.produce("produce counter --expected-offset 3", b"4\n");
     assert!(anywhere.stderr.contains("--partition"), "{}", anywhere.stderr);
+}
+
+#[test]
+fn an_operator_lets_a_partition_go_on_whose_end_is_lost() {
+    let mut sagwan = Sagwan::start();
+    sagwan.text("topic create diary --partitions 1");
+    for line in ["snow", "the king fell", "do not tell"] {
+        sagwan.append("produce diary", line.as_bytes());
+    }
+    let accept = "topic accept-loss diary --partition 0";
+    let (code, line) = failure(&sagwan.run(accept));
+    assert_eq!(code, Some(1));
+    assert!(line.contains("diary-0 has no loss to accept: it takes writes"), "{line}");
+
+    sagwan.server.kill9();
+    let log = sagwan.server.data_dir().join("diary-0/00000000000000000000.log");
+    let bytes = std::fs::read(&log).expect("readable");
+    std::fs::write(&log, &bytes[..bytes.len() - 1]).expect("cut");
+    sagwan.server.restart();
+    assert_eq!(sagwan.json("topic describe diary --output json")["partitions"][0]["state"], "read-only");
+    let told = sagwan.text(accept);
+    assert!(told.contains("offsets 2 to ") && told.ends_with(" are given up\n"), "{told}");
+    let next = sagwan.json("topic describe diary --output json")["partitions"][0]["high_watermark"]
+        .as_i64()
+        .expect("an offset");
+    assert!(told.starts_with(&format!("diary-0 goes on at offset {next} with leader epoch ")), "{told}");
+    sagwan.append("produce diary", b"it goes on");
+    let read = sagwan.run("consume diary --exit-at-end");
+    assert_eq!(read.stdout, b"snow\nthe king fell\n");
+    let (code, line) = failure(&read);
+    assert!(code == Some(1) && line.ends_with(&format!("--partition 0 --from {next}")), "{line}");
+    assert_eq!(sagwan.text(&format!("consume diary --exit-at-end --from {next}")), "it goes on\n");
+    failure(&sagwan.run(accept));
+
+    assert!(sagwan.server.terminate().success());
+    let data = sagwan.server.data_dir().to_owned();
+    let report = sagwan.text(&format!("verify {}", data.display()));
+    assert!(report.contains("note: accepted loss") && report.contains("0 errors"), "{report}");
+    sagwan.server.restart();
+    assert_eq!(sagwan.text(&format!("consume diary --exit-at-end --from {next}")), "it goes on\n");
+}
+
+#[test]
+fn what_is_appended_at_an_expected_offset_has_to_fit_one_batch() {
+    let sagwan = Sagwan::start();
+    for (topic, compression) in [("plain", "producer"), ("packed", "zstd")] {
+        let config = format!("--config max_message_bytes=2000 --config compression={compression}");
+        sagwan.text(&format!("topic create {topic} --partitions 1 {config}"));
+    }
+    // Its end never comes, and is not waited for.
+    let mut endless = Command::new("yes").stdout(Stdio::piped()).spawn().expect("started");
+    let input = endless.stdout.take().expect("piped");
+    let line = "produce plain --partition 0 --expected-offset 0";
+    let refused = run(sagwan.command(line).stdin(input));
+    endless.wait().expect("it has ended, as nobody reads it");
+    // The header takes 61 bytes, each line with its length and such 8.
+    let expected = "error: the input does not fit one batch: with line 243 it is larger than the 2000 bytes that \
+                    topic plain takes at once; nothing was appended";
+    assert_eq!(failure(&refused), (Some(1), expected.to_owned()));
+    assert_eq!(sagwan.text("consume plain --from earliest --exit-at-end"), "");
+    sagwan.append(line, &b"y\n".repeat(200));
+    sagwan.append("produce packed --partition 0 --expected-offset 0", &b"y".repeat(5_000));
 }

@@ -195,7 +195,7 @@ async fn a_group_resumes_behind_what_it_committed() {
         OffsetCommit { metadata: "by hand".to_owned(), ..OffsetCommit::new(place, Offset::clamped(9)) };
     consumer.commit_offsets(&billing, [commit.clone()]).await.expect("committed");
     let groups = broker.client.groups();
-    let committed = groups.fetch_offsets(&billing, &[]).await.expect("fetched");
+    let committed = groups.fetch_offsets(&billing, &[]).await.expect("fetched").offsets;
     assert_eq!(committed.iter().map(|committed| &committed.commit).collect::<Vec<_>>(), [&commit]);
     let listed = groups.list().await.expect("listed");
     assert_eq!(

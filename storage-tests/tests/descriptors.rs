@@ -13,6 +13,7 @@ use sagwan::proto::{
     FetchStreamRequest, Position, ProduceRequest, Record, position,
 };
 use storage_tests::load::connect;
+use storage_tests::poll;
 use storage_tests::process::ServerProcess;
 use tempfile::TempDir;
 use tokio::task::JoinSet;
@@ -284,23 +285,15 @@ async fn the_space_of_deleted_segments_is_freed_though_readers_stand_still() {
     }
     let deleted = || server.mapped_files().iter().filter(|path| path.ends_with(" (deleted)")).count();
     let mapped = || of_segments(&server.mapped_files());
-    wait_until("segments are mapped", || mapped() >= 4).await;
+    // Of the server's maps only the kernel tells, and only whoever asks.
+    poll::until("segments are mapped", async || mapped() >= 4).await;
     let partitions =
         (0..2).map(|partition| DeleteRecordsPartition { partition, before_offset: -1 }).collect();
     let request = DeleteRecordsRequest { topic: TOPIC.to_owned(), partitions };
     AdminServiceClient::new(connect(&server).await).delete_records(request).await.expect("deleted");
     assert!(deleted() > 0, "somebody stands still in the middle of what was deleted");
-    wait_until("nothing deleted is mapped", || deleted() == 0).await;
+    poll::until("nothing deleted is mapped", async || deleted() == 0).await;
     let is_deleted = |path: &PathBuf| path.to_string_lossy().ends_with(" (deleted)");
     assert!(!server.open_files().iter().any(is_deleted), "{:?}", server.open_files());
     drop(streams);
-}
-
-async fn wait_until(what: &str, holds: impl Fn() -> bool) {
-    let holds = async {
-        while !holds() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    timeout(LIMIT, holds).await.unwrap_or_else(|_| panic!("{what}: not within {LIMIT:?}"));
 }

@@ -1,7 +1,10 @@
-//! The README's other commands are true: those of `sagwan` are executed, in order, against a real server; those of grpcurl
-//! name methods and fields that exist. (Its Rust is a doctest of the crate, its Python has a test of its own.)
+//! The README's other commands are true: those of `sagwan` are executed, in order, against a real server, and what it shows of
+//! `sagwan verify` is what that says; those of grpcurl name methods and fields that exist. (Its Rust is a doctest of the crate,
+//! its Python has a test of its own.)
 
 use std::collections::HashMap;
+use std::ffi::OsString;
+use std::fs;
 use std::os::unix::fs::symlink;
 use std::process::{Command, Stdio};
 
@@ -22,15 +25,36 @@ fn commands() -> Vec<String> {
     blocks.iter().flat_map(|block| readme::shell_commands(block)).collect()
 }
 
+/// A directory as its readers have it, with `sagwan` on their PATH and a server on `data`.
+struct Desk {
+    directory: TempDir,
+    server: ServerProcess,
+    path: OsString,
+}
+
+impl Desk {
+    fn new() -> Self {
+        let directory = TempDir::new().expect("a temporary directory");
+        let server = ServerProcess::start(PROGRAM, directory.path().join("data"));
+        symlink(PROGRAM, directory.path().join("sagwan")).expect("a link to the program");
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let path = std::iter::once(directory.path().to_owned()).chain(std::env::split_paths(&path));
+        let path = std::env::join_paths(path).expect("a PATH that can be joined");
+        Self { directory, server, path }
+    }
+
+    /// Runs a command, which has to succeed; its standard output.
+    fn run(&self, command: &str) -> String {
+        let mut shell = Command::new("sh");
+        shell.args(["-e", "-c", command]).current_dir(self.directory.path()).stdin(Stdio::null());
+        let output = succeed(shell.env("PATH", &self.path).env("SAGWAN_SERVER", self.server.url()));
+        String::from_utf8_lossy(&output).into_owned()
+    }
+}
+
 #[test]
 fn the_commands_of_the_readme_succeed_in_order() {
-    let directory = TempDir::new().expect("a temporary directory");
-    let server = ServerProcess::start(PROGRAM, directory.path().join("data"));
-    symlink(PROGRAM, directory.path().join("sagwan")).expect("a link to the program");
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let path = std::iter::once(directory.path().to_owned()).chain(std::env::split_paths(&path));
-    let path = std::env::join_paths(path).expect("a PATH that can be joined");
-
+    let desk = Desk::new();
     let mut executed = 0;
     for command in commands() {
         let command = command.replace("cargo run --release -- ", "sagwan ");
@@ -39,12 +63,41 @@ fn the_commands_of_the_readme_succeed_in_order() {
         if !ours || command.starts_with("sagwan serve") {
             continue;
         }
-        let mut shell = Command::new("sh");
-        shell.args(["-e", "-c", &command]).current_dir(directory.path()).stdin(Stdio::null());
-        succeed(shell.env("PATH", &path).env("SAGWAN_SERVER", server.url()));
+        desk.run(&command);
         executed += 1;
     }
     assert!(executed >= 3, "the README has a first topic in three commands");
+}
+
+/// A report of `sagwan verify` but for its numbers, and for how fast it was.
+fn shape(report: &str) -> String {
+    let told = |line: &str| match line.split_once("; ") {
+        Some((speed, rest)) if speed.starts_with("checked in") => rest.to_owned(),
+        _ => line
+            .split(|c: char| c.is_ascii_digit())
+            .filter(|words| !words.is_empty())
+            .collect::<Vec<_>>()
+            .join("#"),
+    };
+    report.trim().lines().map(told).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn what_the_readme_shows_of_a_torn_tail_is_what_verify_says() {
+    let blocks = readme::blocks(&readme::text(), "text");
+    let command = "$ sagwan verify data\n";
+    let shown = blocks.iter().find_map(|block| block.strip_prefix(command)).expect("a report in the README");
+    let mut desk = Desk::new();
+    for command in commands().iter().filter(|command| command.contains(" diary")).take(2) {
+        desk.run(command);
+    }
+    desk.server.kill9();
+    let log = desk.server.data_dir().join("diary-0/00000000000000000000.log");
+    let good = fs::read(&log).expect("a segment");
+    let next_offset = 3_i64.to_be_bytes();
+    let torn = [&next_offset, &good[next_offset.len()..good.len() / 2]].concat();
+    fs::write(&log, [good, torn].concat()).expect("written");
+    assert_eq!(shape(&desk.run("sagwan verify data")), shape(shown));
 }
 
 /// Looks up the words of a gRPC contract.

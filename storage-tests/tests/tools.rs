@@ -3,12 +3,15 @@
 #![allow(clippy::expect_used, reason = "a step that fails ends the test")]
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io::{BufRead as _, BufReader, Read as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::SystemTime;
 
+use rustix::process::geteuid;
 use serde_json::{Value, json};
 use storage_tests::command::{Finished, run, succeed};
 use storage_tests::process::ServerProcess;
@@ -158,6 +161,56 @@ fn a_directory_in_use_or_none_at_all_cannot_be_checked() {
         let finished = run(Command::new(SAGWAN).args(&line));
         assert_eq!(finished.status.code(), Some(2), "{line:?}: {}", finished.stderr);
     }
+}
+
+/// Says what may be done with everything below a directory, and with itself.
+fn permit(dir: &Path, mode_of_dirs: u32, mode_of_files: u32) {
+    fs::set_permissions(dir, Permissions::from_mode(0o755)).expect("ours");
+    for entry in fs::read_dir(dir).expect("a directory") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            permit(&path, mode_of_dirs, mode_of_files);
+        } else {
+            fs::set_permissions(path, Permissions::from_mode(mode_of_files)).expect("ours");
+        }
+    }
+    fs::set_permissions(dir, Permissions::from_mode(mode_of_dirs)).expect("ours");
+}
+
+#[test]
+fn a_directory_that_may_only_be_read_is_checked_all_the_same() {
+    const NOBODY: u32 = 65_534;
+    let mut filled = Filled::start();
+    filled.server.kill9();
+    // Root may write everywhere; the program is where anybody may run it.
+    let program = filled.dir.path().join("sagwan");
+    fs::copy(SAGWAN, &program).expect("copied");
+    fs::set_permissions(filled.dir.path(), Permissions::from_mode(0o755)).expect("ours");
+    let as_anybody = |program: &Path, arguments: &[&str]| {
+        let mut command = Command::new(program);
+        if geteuid().is_root() {
+            command.uid(NOBODY).gid(NOBODY);
+        }
+        run(command.args(arguments).env_remove("SAGWAN_CONFIG").current_dir(filled.dir.path()))
+    };
+    permit(filled.data(), 0o555, 0o444);
+    assert!(!as_anybody(Path::new("touch"), &["data/new"]).status.success(), "nothing can be written");
+    let before = snapshot(filled.data());
+    let finished = as_anybody(&program, &["verify", "data", "--output", "json"]);
+    assert_eq!(finished.status.code(), Some(0), "{}", finished.stderr);
+    let report: Value = serde_json::from_slice(&finished.stdout).expect("JSON");
+    assert_eq!((&report["errors"], &report["totals"]["records"]), (&json!(0), &json!(RECORDS + 1)));
+    assert_eq!(snapshot(filled.data()), before);
+
+    for (mode_of_dirs, mode_of_files) in [(0o000, 0o444), (0o555, 0o000)] {
+        permit(filled.data(), mode_of_dirs, mode_of_files);
+        let finished = as_anybody(&program, &["verify", "data"]);
+        let is_told =
+            finished.stderr.contains("cannot be read") && finished.stderr.contains("Permission denied");
+        assert!(is_told && finished.status.code() == Some(2), "{}", finished.stderr);
+    }
+    // So that it can be removed.
+    permit(filled.data(), 0o755, 0o644);
 }
 
 #[test]

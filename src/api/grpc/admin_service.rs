@@ -110,6 +110,21 @@ impl AdminService for AdminApi {
         }
     }
 
+    async fn accept_loss(
+        &self,
+        request: Request<proto::AcceptLossRequest>,
+    ) -> Result<Response<proto::AcceptLossResponse>, Status> {
+        let proto::AcceptLossRequest { topic, partition } = request.into_inner();
+        let topic = convert::topic(&topic)?;
+        let accepted = self.0.broker.accept_loss(&topic, partition).await.map_err(Failure::from)?;
+        Ok(Response::new(proto::AcceptLossResponse {
+            first_offset: accepted.first.get(),
+            last_offset: accepted.next.get() - 1,
+            next_offset: accepted.next.get(),
+            leader_epoch: accepted.leader_epoch.0,
+        }))
+    }
+
     async fn describe_broker(
         &self,
         _: Request<proto::DescribeBrokerRequest>,

@@ -211,6 +211,7 @@ pub(super) fn broker_description(status: BrokerStatus) -> proto::DescribeBrokerR
             fenced_partitions: status.fenced_partitions,
             recovered_partitions: storage.recovered_logs,
             recovered_bytes: storage.recovered_bytes,
+            upkeep_panics: storage.upkeep_panics,
         }),
     }
 }

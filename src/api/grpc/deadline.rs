@@ -70,34 +70,18 @@ fn parse(header: &str) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
-    use std::future::{Pending, pending};
+    use std::future::pending;
 
     use tonic::Code;
 
+    use super::super::testing::Answering;
     use super::*;
-
-    /// Never answers.
-    struct Silent;
-
-    impl Service<http::Request<Body>> for Silent {
-        type Response = http::Response<Body>;
-        type Error = Infallible;
-        type Future = Pending<Answer>;
-
-        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-            Poll::Ready(Ok(()))
-        }
-
-        fn call(&mut self, _: http::Request<Body>) -> Self::Future {
-            pending()
-        }
-    }
 
     #[tokio::test]
     async fn a_call_whose_time_is_up_says_so() {
         let mut request = http::Request::new(Body::empty());
         request.headers_mut().insert(TIMEOUT_HEADER, http::HeaderValue::from_static("1m"));
-        let Ok(answer) = Deadline(Silent).call(request).await;
+        let Ok(answer) = Deadline(Answering(pending)).call(request).await;
         let status = Status::from_header_map(answer.headers()).expect("a gRPC status");
         assert_eq!(status.code(), Code::DeadlineExceeded);
     }

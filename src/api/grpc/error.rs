@@ -14,7 +14,7 @@ use tonic_types::{ErrorDetails, StatusExt};
 use crate::broker::BrokerError;
 use crate::group::GroupError;
 use crate::proto;
-use crate::record::{BatchError, InvalidBatch, UnsupportedBatch};
+use crate::record::{BatchError, InvalidBatch, ProducerStamp, UnsupportedBatch};
 use crate::storage::ProducerError;
 use crate::types::{InvalidGroupName, InvalidTopicName, Offset, PartitionId, TopicName};
 
@@ -79,6 +79,10 @@ impl Failure {
              from InitProducer and is not 0, none is negative, and the highest epoch is {}",
             i16::MAX
         );
+        Self::no_producer(message, producer_id, producer_epoch, base_sequence)
+    }
+
+    fn no_producer(message: String, producer_id: i64, producer_epoch: i32, base_sequence: i32) -> Self {
         let metadata = vec![
             ("producer_id", producer_id.to_string()),
             ("producer_epoch", producer_epoch.to_string()),
@@ -333,6 +337,11 @@ impl From<BrokerError> for Failure {
                 metadata.push(("detail", detail));
                 (Code::Unavailable, "PARTITION_FENCED", metadata)
             }
+            BrokerError::NothingLost { topic, partition, detail } => {
+                let mut metadata = place(&topic, partition);
+                metadata.push(("detail", detail));
+                (Code::FailedPrecondition, "NO_LOSS", metadata)
+            }
             BrokerError::DataLoss { topic, partition, first, last, .. } => {
                 (Code::DataLoss, "DATA_LOSS", data_loss(topic.as_str(), partition.get(), first, last))
             }
@@ -349,6 +358,10 @@ impl From<BrokerError> for Failure {
                 metadata
                     .extend([("expected_offset", expected.to_string()), ("next_offset", next.to_string())]);
                 (Code::Aborted, "UNEXPECTED_OFFSET", metadata)
+            }
+            BrokerError::UnknownProducer { stamp, .. } => {
+                let ProducerStamp { producer_id, producer_epoch, base_sequence } = stamp;
+                return Self::no_producer(message, producer_id, producer_epoch.into(), base_sequence);
             }
             BrokerError::Producer { topic, partition, error } => {
                 return producer_failure(&topic, partition, message, error);

@@ -7,6 +7,7 @@ use tonic::{Request, Response, Status};
 use super::Context;
 use super::convert;
 use super::error::Failure;
+use crate::group::AllCommitted;
 use crate::proto;
 use crate::proto::group_service_server::GroupService;
 
@@ -38,10 +39,16 @@ impl GroupService for GroupApi {
             .iter()
             .map(|asked| Ok((convert::topic(&asked.topic)?, asked.partition)))
             .collect::<Result<Vec<_>, Failure>>()?;
-        let asked = if asked.is_empty() { None } else { Some(asked.as_slice()) };
-        let committed = self.0.groups.committed(&group, asked).map_err(Failure::from)?;
+        let (committed, loss) = if asked.is_empty() {
+            let AllCommitted { offsets, loss } =
+                self.0.groups.all_committed(&group).map_err(Failure::from)?;
+            (offsets, loss)
+        } else {
+            (self.0.groups.committed(&group, &asked).map_err(Failure::from)?, None)
+        };
         let offsets = committed.into_iter().map(convert::committed).collect();
-        Ok(Response::new(proto::FetchOffsetsResponse { offsets }))
+        let error = loss.map(|loss| Failure::from(loss).into());
+        Ok(Response::new(proto::FetchOffsetsResponse { offsets, error }))
     }
 
     async fn list_groups(

@@ -49,6 +49,8 @@ mod panics;
 mod produce;
 mod produce_stream;
 mod receive;
+#[cfg(test)]
+mod testing;
 mod unread;
 mod unreadable;
 mod weight;

@@ -53,33 +53,16 @@ pub(super) fn guarded<T: Send>(
 
 #[cfg(test)]
 mod tests {
-    use std::future::{Ready, ready};
-
     use futures_util::stream;
     use tonic::Code;
 
+    use super::super::testing::Answering;
     use super::*;
-
-    /// Panics when its answer is polled.
-    struct Broken;
-
-    impl Service<http::Request<Body>> for Broken {
-        type Response = http::Response<Body>;
-        type Error = Infallible;
-        type Future = Map<Ready<()>, fn(()) -> Answer>;
-
-        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-            Poll::Ready(Ok(()))
-        }
-
-        fn call(&mut self, _: http::Request<Body>) -> Self::Future {
-            ready(()).map(|()| panic!("a bug"))
-        }
-    }
 
     #[tokio::test]
     async fn a_panicking_handler_answers_internal() {
-        let Ok(answer) = CatchPanic(Broken).call(http::Request::new(Body::empty())).await;
+        let broken = Answering(|| async { panic!("a bug") });
+        let Ok(answer) = CatchPanic(broken).call(http::Request::new(Body::empty())).await;
         let status = Status::from_header_map(answer.headers()).expect("a gRPC status");
         assert_eq!(status.code(), Code::Internal);
     }

@@ -1,13 +1,10 @@
 //! Shutting down.
 
-use futures_util::poll;
-
 use crate::broker::testing::{
-    PATIENT, Place, append, batch, create, fetch, from, name, produce, spec, values,
+    PATIENT, Place, append, batch, create, fetch, from, heard_by_waiting, name, produce, spec, values,
 };
 use crate::broker::{BrokerError, Caller};
 use crate::record::Codec;
-use crate::types::Offset;
 
 fn is_refusal<T: std::fmt::Debug>(outcome: &Result<T, BrokerError>) -> bool {
     matches!(outcome, Err(BrokerError::ShuttingDown))
@@ -36,14 +33,9 @@ async fn whoever_waits_is_told() {
     let place = Place::new();
     let broker = place.open();
     create(&broker, "t", 1, &[]).await;
-    let asked = [from("t", 0, 0)];
-    let mut waiting = Box::pin(fetch(&broker, &asked, PATIENT));
-    let mut reader = broker.reader(&name("t"), 0).expect("a reader");
-    let mut beyond = Box::pin(reader.wait_beyond(Offset::ZERO));
-    assert!(poll!(&mut waiting).is_pending() && poll!(&mut beyond).is_pending());
-    broker.begin_shutdown();
-    assert!(is_refusal(&waiting.await.remove(0)));
-    assert!(is_refusal(&beyond.await));
+    for error in heard_by_waiting(&broker, async { broker.begin_shutdown() }).await {
+        assert!(matches!(error, BrokerError::ShuttingDown), "{error:?}");
+    }
 }
 
 #[tokio::test]

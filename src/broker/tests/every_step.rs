@@ -16,6 +16,10 @@ use crate::storage::tests::sim_fs::{Disk, Event, Kept, Lies};
 use crate::storage::{LogState, Store};
 use crate::types::OFFSETS_TOPIC;
 
+/// Between two attempts of what has to wait for a thread of the store, and how long it may take in all.
+const PAUSE: Duration = Duration::from_millis(10);
+const LIMIT: Duration = Duration::from_mins(3);
+
 /// Of each topic, the values in each of its partitions.
 type Topics = BTreeMap<String, Vec<Vec<String>>>;
 
@@ -182,14 +186,18 @@ async fn use_all(broker: &Broker) {
     }
 }
 
-/// Makes it again as long as a start that found no room has not caught up.
+/// Makes it again as long as a start that found no room has not caught up: a thread of the store looks for room every now
+/// and then, and tells nobody but those who ask.
 async fn made<F: Future<Output = Result<(), BrokerError>>>(change: impl Fn() -> F) {
-    loop {
-        match change().await {
-            Err(BrokerError::StorageFull { .. }) => tokio::time::sleep(Duration::from_millis(10)).await,
-            outcome => return outcome.expect("made"),
+    let caught_up = async {
+        loop {
+            match change().await {
+                Err(BrokerError::StorageFull { .. }) => tokio::time::sleep(PAUSE).await,
+                outcome => return outcome.expect("made"),
+            }
         }
-    }
+    };
+    tokio::time::timeout(LIMIT, caught_up).await.expect("the store finds that there is room");
 }
 
 async fn at_every_operation(event: impl Fn(u64) -> Event, kept: Kept) {

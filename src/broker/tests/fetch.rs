@@ -4,7 +4,9 @@ use std::time::{Duration, Instant};
 
 use futures_util::poll;
 
-use crate::broker::testing::{AT_ONCE, PATIENT, Place, create, decode, fetch, from, name, produce};
+use crate::broker::testing::{
+    AT_ONCE, PATIENT, Place, create, decode, fetch, from, heard_by_waiting, name, produce,
+};
 use crate::broker::{BrokerError, FetchLimits, Fetched};
 use crate::types::Offset;
 
@@ -140,16 +142,11 @@ async fn a_waiting_fetch_hears_of_a_deletion() {
     let place = Place::new();
     let broker = place.open();
     create(&broker, "t", 1, &[]).await;
-    let asked = [from("t", 0, 0)];
-    let mut waiting = Box::pin(fetch(&broker, &asked, PATIENT));
-    let mut reader = broker.reader(&name("t"), 0).expect("a reader");
-    let mut beyond = Box::pin(reader.wait_beyond(Offset::ZERO));
-    assert!(poll!(&mut waiting).is_pending() && poll!(&mut beyond).is_pending());
-    broker.delete_topic(&name("t")).await.expect("deleted");
-    let outcome = waiting.await.remove(0);
-    assert!(matches!(outcome, Err(BrokerError::UnknownTopic { .. })), "{outcome:?}");
-    let outcome = beyond.await;
-    assert!(matches!(outcome, Err(BrokerError::UnknownTopic { .. })), "{outcome:?}");
+    for error in
+        heard_by_waiting(&broker, async { broker.delete_topic(&name("t")).await.expect("deleted") }).await
+    {
+        assert!(matches!(error, BrokerError::UnknownTopic { .. }), "{error:?}");
+    }
 }
 
 #[tokio::test]

@@ -66,6 +66,72 @@ async fn a_producer_id_does_not_come_again_with_the_catalogue_before_the_last_ch
     assert!(again > given, "{again} was given out before");
 }
 
+/// Whether a batch of this producer is taken; otherwise it must be because nobody has been given its id.
+async fn takes(broker: &Broker, producer_id: i64) -> bool {
+    let stamp = ProducerStamp { producer_id, producer_epoch: 0, base_sequence: 0 };
+    let terms = AppendTerms { producer: Some(stamp), ..AppendTerms::default() };
+    let built = produce_one(broker, "v", terms).await;
+    let encoded = append(broker, "t", 0, stamped(stamp, &["v"], Codec::None)).await;
+    assert_eq!(built.is_ok(), encoded.is_ok(), "records or a batch: {built:?}, {encoded:?}");
+    match encoded {
+        Ok(_) => true,
+        Err(BrokerError::UnknownProducer { stamp: refused, .. }) if refused == stamp => false,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+#[tokio::test]
+async fn an_id_that_is_still_to_be_given_out_is_refused_until_it_is() {
+    let place = Place::new();
+    let mut broker = place.open();
+    create(&broker, "t", 1, &[]).await;
+    assert!(!takes(&broker, i64::MAX).await);
+    let mut given = Vec::new();
+    for _ in 0..3 {
+        // More than a block.
+        for _ in 0..1_100 {
+            given.push(broker.init_producer().await.expect("an id").get());
+        }
+        let last = given[given.len() - 1];
+        for id in [given[0], given[given.len() / 2], last] {
+            assert!(takes(&broker, id).await, "{id} was given out");
+        }
+        for id in [last + 1, last + 2, last + 10_000] {
+            assert!(!takes(&broker, id).await, "{id} was not given out");
+        }
+        assert_eq!(broker.init_producer().await.expect("an id").get(), last + 1);
+        given.push(last + 1);
+        broker = place.reopen(broker).await;
+    }
+    for id in given {
+        assert!(takes(&broker, id).await, "{id} was given out by an earlier run");
+    }
+    let next = broker.init_producer().await.expect("an id").get();
+    assert!(!takes(&broker, next + 1).await, "the others of its block are not given out yet");
+}
+
+#[tokio::test]
+async fn with_the_catalogue_before_the_last_change_every_id_that_was_given_out_is_known() {
+    let place = Place::new();
+    let broker = place.open();
+    create(&broker, "t", 1, &[]).await;
+    let mut given = Vec::new();
+    for _ in 0..1_000 {
+        given.push(broker.init_producer().await.expect("an id").get());
+    }
+    broker.close().await.expect("closed");
+    drop(Arc::into_inner(broker).expect("nobody else has it"));
+    let path = |name: &str| place.dir.path().join(name);
+    fs::copy(path("catalogue.old"), path("catalogue")).expect("put back");
+    let broker = place.open();
+    for id in &given {
+        assert!(takes(&broker, *id).await, "{id} was given out");
+    }
+    let last = given[given.len() - 1];
+    assert!(!takes(&broker, last + 1).await);
+    assert_eq!(broker.init_producer().await.expect("an id").get(), last + 1);
+}
+
 #[tokio::test]
 async fn without_a_catalogue_to_write_there_is_no_producer_id() {
     let place = Place::new();

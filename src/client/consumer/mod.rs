@@ -357,7 +357,7 @@ async fn without_groups(
         positions.insert(partition, position);
     }
     for (group, partitions) in of_groups {
-        for committed in Groups::new(connection.clone()).fetch_offsets(&group, &partitions).await? {
+        for committed in Groups::new(connection.clone()).fetch_offsets(&group, &partitions).await?.offsets {
             positions.insert(committed.commit.partition, Position::Offset(committed.commit.offset));
         }
     }

@@ -11,6 +11,7 @@ use super::super::recovery::{Prior, RecoveryEnv, key, open_log};
 use super::super::recovery_progress::{RecoveryProgress, TELL_EVERY};
 use super::super::types::{LogSpec, OpenLogError};
 use super::Store;
+use crate::types::LeaderEpoch;
 
 impl Store {
     /// Opens existing logs, several at a time, recovering those that need it; one result for each, in order. Blocks.
@@ -59,12 +60,23 @@ impl Store {
     }
 
     fn open_one(&self, spec: &LogSpec, progress: &RecoveryProgress) -> Result<LogHandle, OpenLogError> {
-        let dir = self.dirs.know(spec);
         let prior = Prior {
             checkpoint: self.prior_logs.get(&key(spec)).copied(),
             clean: self.was_clean,
             durable: self.prior_durable.get(&key(spec)).copied().unwrap_or_default(),
         };
+        self.open_with(spec, prior, self.env.leader_epoch, progress)
+    }
+
+    /// Opens a log of which so much is known, to append with this epoch.
+    pub(super) fn open_with(
+        &self,
+        spec: &LogSpec,
+        prior: Prior,
+        leader_epoch: LeaderEpoch,
+        progress: &RecoveryProgress,
+    ) -> Result<LogHandle, OpenLogError> {
+        let dir = self.dirs.know(spec);
         let env = RecoveryEnv { log: &self.env, max_group_bytes: self.config.max_group_bytes, progress };
         let began = Instant::now();
         match open_log(&self.fs, &env, spec, dir, prior) {
@@ -79,7 +91,7 @@ impl Store {
                     self.counters.recovered_logs.add(1);
                     self.counters.recovered_bytes.add(bytes);
                 }
-                Ok(self.add(spec, recovered))
+                Ok(self.add(spec, recovered, leader_epoch))
             }
             Err(error) => {
                 // What is known of it is kept for when it is looked at.

@@ -46,10 +46,7 @@ fn without_a_tail_cache_everything_comes_out_of_the_maps() {
 
 #[test]
 fn a_full_segment_is_rolled_and_sealed_and_still_read() {
-    let mut fixture = Fixture::new();
-    fixture.config.tail_cache_bytes = 0;
-    fixture.config.index_interval_bytes = 1 << 10;
-    fixture.spec.config.segment_bytes = 50_000;
+    let fixture = Fixture::fine(50_000);
     let open = fixture.create();
     open.fill(100, 500);
     open.settle();
@@ -140,9 +137,7 @@ fn a_full_index_rolls_the_segment() {
 
 #[test]
 fn the_first_record_at_or_after_a_time_is_found() {
-    let mut fixture = Fixture::new();
-    fixture.config.index_interval_bytes = 1 << 10;
-    fixture.spec.config.segment_bytes = 20_000;
+    let fixture = Fixture::fine(20_000);
     let open = fixture.create();
     for i in 0..100 {
         open.append(batch_at(NOW_MS + i * 100, i as u64 * 10, 10, 50)).unwrap();

@@ -4,6 +4,8 @@
 
 use std::time::Instant;
 
+use super::super::data_dir::log_dir_name;
+use super::super::fs::OpenHow;
 use super::sim_fs::{Event, Kept, Lies};
 use super::simulation::{Model, Outcomes, Simulation, Up};
 use super::stepped::delete;
@@ -245,5 +247,47 @@ fn wherever_the_power_is_cut_it_is_as_before_or_as_after() {
         for kept in KEPT {
             at_every_operation_of_life(|at| with_failure(method, Event::PowerCut(at), Some(kept)));
         }
+    }
+}
+
+/// Flips a bit in the manifest of every log that is there.
+fn damage_seals(simulation: &Simulation) {
+    let fs = simulation.disk.boot();
+    for spec in &simulation.specs {
+        let path = Path::new("data").join(log_dir_name(&spec.topic, spec.partition)).join("seals");
+        let Ok(file) = fs.open(&path, OpenHow::Write) else { continue };
+        let at = simulation.disk.random(file.len().unwrap());
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, at).unwrap();
+        file.write_all_at(&[&[byte[0] ^ 0x10]], at).unwrap();
+        file.sync().unwrap();
+    }
+}
+
+#[test]
+fn wherever_the_power_is_cut_a_damaged_manifest_is_made_anew() {
+    for kept in KEPT {
+        at_every_operation_of_life(|at| {
+            let mut simulation = off(SyncMethod::Fdatasync);
+            simulation.disk.plan(Some(Event::PowerCut(at)));
+            let created = life(&mut simulation);
+            if created {
+                end_of_life(&mut simulation);
+            }
+            let came = simulation.disk.plan(None);
+            if !created {
+                return came;
+            }
+            cut_power(&mut simulation, kept);
+            for _ in 0..2 {
+                damage_seals(&simulation);
+                simulation.try_start().unwrap_or_else(|error| panic!("{error}"));
+                simulation.check();
+                use_all(&mut simulation);
+                simulation.kill();
+            }
+            start_and_use(&mut simulation, created);
+            came
+        });
     }
 }

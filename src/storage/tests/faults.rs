@@ -146,6 +146,84 @@ fn a_write_error_is_taken_back_and_the_next_append_works() {
 }
 
 #[test]
+fn a_panic_of_upkeep_costs_the_partition_it_was_about_and_is_told() {
+    let (mut fixture, fs) = hooked();
+    fixture.spec.config.segment_bytes = 10_000;
+    let store = fixture.store();
+    store.start().unwrap();
+    let specs: Vec<LogSpec> =
+        PartitionId::all(2).map(|partition| LogSpec { partition, ..fixture.spec.clone() }).collect();
+    let mut logs = store.create_logs(&specs).unwrap();
+    let (second, first) = (logs.remove(1), logs.remove(0));
+    let open = Open { store, log: first };
+    fs.hook(|step, path| {
+        assert!(step != Step::Open || !path.ends_with("orders-0/seals.tmp"), "a bug");
+        Ok(())
+    });
+    while open.append(batch(0, 10, 100)).is_ok() {}
+    open.settle();
+    let LogState::ReadOnly { reason } = open.log.status().state else { panic!("it takes writes") };
+    assert!(reason.contains("panicked"), "{reason}");
+    assert!(open.store.stats().upkeep_panics > 0);
+    assert_eq!(open.store.stats().read_only_logs, 1);
+    // A panic in the middle of a deletion is answered.
+    fs.hook(|step, path| {
+        assert!(step != Step::Open || !path.ends_with("checkpoint.tmp"), "a bug");
+        Ok(())
+    });
+    let error = open.delete_records(10).unwrap_err();
+    assert!(matches!(error, LogError::Sealed { .. }), "{error}");
+    fs.heal();
+    // The other one goes on, with all that upkeep does for it.
+    let other = Open { store: open.store, log: second };
+    other.fill(50, 100);
+    other.settle();
+    let segments = other.log.view.segments();
+    assert!(segments.len() > 3 && segments[..segments.len() - 1].iter().all(|one| one.seal().is_some()));
+    assert_eq!(other.delete_records(10).unwrap().get(), 10);
+    other.assert_numbered(10, 500);
+    drop((open.log, other));
+    // And the next start has all of the first one sealed.
+    let open = fixture.reopen();
+    assert_eq!(open.log.status().state, LogState::Online);
+    open.settle();
+    let segments = open.log.view.segments();
+    assert!(segments[..segments.len() - 1].iter().all(|one| one.seal().is_some()));
+}
+
+#[test]
+fn a_panic_while_a_partition_is_flushed_does_not_end_the_checkpoints_of_others() {
+    let (mut fixture, fs) = hooked();
+    fixture.config.checkpoint_interval_ms = 10;
+    let store = fixture.store();
+    store.start().unwrap();
+    let specs: Vec<LogSpec> =
+        PartitionId::all(2).map(|partition| LogSpec { partition, ..fixture.spec.clone() }).collect();
+    let mut logs = store.create_logs(&specs).unwrap();
+    let (second, first) = (logs.remove(1), logs.remove(0));
+    let open = Open { store, log: first };
+    open.fill(1, 100);
+    fs.hook(|step, path| {
+        assert!(step != Step::Open || !path.ends_with("orders-0/00000000000000000000.index"), "a bug");
+        Ok(())
+    });
+    while open.append(batch(0, 10, 100)).is_ok() {}
+    let other = Open { store: open.store, log: second };
+    other.fill(10, 100);
+    let key = other.log.view.key;
+    let covers = || {
+        let written = checkpoint::Checkpoint::read(&RealFs, fixture.dir.path()).unwrap();
+        written.is_some_and(|it| {
+            it.logs.get(&key).is_some_and(|log| log.recovery_point.mark.offset.get() == 100)
+        })
+    };
+    while !covers() {
+        std::thread::yield_now();
+    }
+    assert!(matches!(open.log.status().state, LogState::ReadOnly { .. }));
+}
+
+#[test]
 fn when_a_writing_thread_has_died_its_logs_say_so_and_every_append_is_answered() {
     let (mut fixture, fs) = hooked();
     fixture.config.writer_threads = 2;

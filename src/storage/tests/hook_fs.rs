@@ -44,13 +44,24 @@ pub(super) struct HookFs {
     open: Arc<Mutex<HashMap<OsString, (usize, usize)>>>,
     /// The next map that is touched from here on shows zeros there.
     vanishes_from: Arc<AtomicU64>,
+    /// And says so only when it has been asked so many times.
+    vanishes_untold: Arc<AtomicU64>,
+    /// What the disk cannot read of log files.
+    unreadable: Arc<Mutex<Range<u64>>>,
 }
 
 impl Default for HookFs {
     fn default() -> Self {
         let [log_room_bytes, vanishes_from] =
             [u64::MAX; 2].map(|no_limit| Arc::new(AtomicU64::new(no_limit)));
-        Self { hook: Arc::default(), log_room_bytes, open: Arc::default(), vanishes_from }
+        Self {
+            hook: Arc::default(),
+            log_room_bytes,
+            open: Arc::default(),
+            vanishes_from,
+            vanishes_untold: Arc::default(),
+            unreadable: Arc::default(),
+        }
     }
 }
 
@@ -99,9 +110,27 @@ impl HookFs {
         self.vanishes_from.store(from, Ordering::Relaxed);
     }
 
+    /// The same, at an access that comes after the map has been asked `times` whether it has failed.
+    pub(super) fn vanish_after(&self, times: u64, from: u64) {
+        self.vanishes_untold.store(times, Ordering::Relaxed);
+        self.vanish_once(from);
+    }
+
     /// Whether that has come to pass.
     pub(super) fn has_vanished(&self) -> bool {
         self.vanishes_from.load(Ordering::Relaxed) == u64::MAX
+    }
+
+    /// From now on the disk cannot read this part of log files.
+    pub(super) fn set_unreadable(&self, range: Range<u64>) {
+        *self.unreadable.lock() = range;
+    }
+
+    /// A part of a log file is read.
+    fn read(&self, range: &Range<u64>) -> io::Result<()> {
+        let unreadable = self.unreadable.lock();
+        let touches = range.start.max(unreadable.start) < range.end.min(unreadable.end);
+        if touches { Err(rustix::io::Errno::IO.into()) } else { Ok(()) }
     }
 
     fn step(&self, step: Step, path: &Path) -> io::Result<()> {
@@ -195,6 +224,9 @@ impl FsFile for HookFile {
         self.file.len()
     }
     fn read_exact_at(&self, buf: &mut [u8], position: u64) -> io::Result<()> {
+        if is_log(&self.path) {
+            self.fs.read(&(position..position + buf.len() as u64))?;
+        }
         self.file.read_exact_at(buf, position)
     }
     fn write_all_at(&self, bufs: &[&[u8]], position: u64) -> io::Result<()> {
@@ -228,15 +260,16 @@ impl FsFile for HookFile {
         Err(io::ErrorKind::Unsupported.into())
     }
     fn map(&self, len: u64) -> io::Result<Arc<dyn Map>> {
-        let vanishes_from = Arc::clone(&self.fs.vanishes_from);
-        Ok(Arc::new(HookMap { map: self.file.map(len)?, vanishes_from, failed: AtomicBool::new(false) }))
+        let (map, fs) = (self.file.map(len)?, self.fs.clone());
+        Ok(Arc::new(HookMap { map, fs, is_log: is_log(&self.path), failed: AtomicBool::new(false) }))
     }
 }
 
 #[derive(Debug)]
 struct HookMap {
     map: Arc<dyn Map>,
-    vanishes_from: Arc<AtomicU64>,
+    fs: HookFs,
+    is_log: bool,
     failed: AtomicBool,
 }
 
@@ -245,18 +278,26 @@ impl Map for HookMap {
         self.map.len()
     }
     fn slice(self: Arc<Self>, range: Range<u64>) -> io::Result<Bytes> {
+        if self.is_log {
+            self.fs.read(&range)?;
+        }
         let bytes = Arc::clone(&self.map).slice(range.clone())?;
-        let from = self.vanishes_from.load(Ordering::Relaxed);
-        if range.end <= from {
+        let from = self.fs.vanishes_from.load(Ordering::Relaxed);
+        // An index is looked at before a log is.
+        let is_later = self.fs.vanishes_untold.load(Ordering::Relaxed) > 0 && !self.is_log;
+        if range.end <= from || is_later {
             return Ok(bytes);
         }
-        self.vanishes_from.store(u64::MAX, Ordering::Relaxed);
+        self.fs.vanishes_from.store(u64::MAX, Ordering::Relaxed);
         self.failed.store(true, Ordering::Relaxed);
         let mut bytes = bytes.to_vec();
         bytes[from.saturating_sub(range.start) as usize..].fill(0);
         Ok(bytes.into())
     }
     fn has_failed(&self) -> bool {
-        self.failed.load(Ordering::Relaxed) || self.map.has_failed()
+        let times = |untold: u64| untold.checked_sub(1);
+        let has_failed = self.failed.load(Ordering::Relaxed)
+            && self.fs.vanishes_untold.fetch_update(Ordering::Relaxed, Ordering::Relaxed, times).is_err();
+        has_failed || self.map.has_failed()
     }
 }

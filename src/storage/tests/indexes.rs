@@ -1,15 +1,12 @@
 //! An index is never evidence: whatever it says, what is read is what the log has, and it is made anew.
 
-use super::hook_fs::{Step, hooked};
+use super::hook_fs::{HookFs, Step, hooked};
 use super::stepped::Stepped;
 use super::*;
 
 #[test]
 fn indexes_are_hints_and_damaged_ones_are_made_anew() {
-    let mut fixture = Fixture::new();
-    fixture.config.tail_cache_bytes = 0;
-    fixture.config.index_interval_bytes = 1 << 10;
-    fixture.spec.config.segment_bytes = 100_000;
+    let fixture = Fixture::fine(100_000);
     let open = fixture.create();
     open.fill(250, 100);
     open.close();
@@ -65,9 +62,7 @@ fn an_index_that_is_lost_after_an_orderly_end_is_made_anew() {
 
 #[test]
 fn a_time_index_that_is_wrong_does_not_hide_records() {
-    let mut fixture = Fixture::new();
-    fixture.config.index_interval_bytes = 1 << 10;
-    fixture.spec.config.segment_bytes = 20_000;
+    let fixture = Fixture::fine(20_000);
     let open = fixture.create();
     for i in 0..100 {
         open.append(batch_at(NOW_MS + i * 100, i as u64 * 10, 10, 50)).unwrap();
@@ -84,22 +79,13 @@ fn a_time_index_that_is_wrong_does_not_hide_records() {
     assert_eq!((found.offset.get(), found.timestamp_ms), (110, NOW_MS + 1100));
 }
 
-/// Many small batches, with an index entry for every third or so.
-fn fine() -> Fixture {
-    let mut fixture = Fixture::new();
-    fixture.config.tail_cache_bytes = 0;
-    fixture.config.index_interval_bytes = 1 << 10;
-    fixture.spec.config.segment_bytes = 50_000;
-    fixture
-}
-
 fn read_file(fixture: &Fixture, name: &str) -> Vec<u8> {
     std::fs::read(fixture.log_dir().join(name)).unwrap()
 }
 
 #[test]
 fn an_index_made_in_several_runs_is_the_same_as_one_made_anew() {
-    let fixture = fine();
+    let fixture = Fixture::fine(50_000);
     fixture.create().close();
     for run in 0..12 {
         let open = fixture.reopen();
@@ -123,7 +109,7 @@ fn an_index_made_in_several_runs_is_the_same_as_one_made_anew() {
 
 #[test]
 fn a_wrong_index_is_made_anew_once_and_not_at_each_start() {
-    let fixture = fine();
+    let fixture = Fixture::fine(50_000);
     let open = fixture.create();
     open.fill(100, 50);
     open.close();
@@ -163,7 +149,7 @@ fn an_index_that_goes_wrong_while_the_log_is_served_misleads_nobody() {
         },
     ];
     for damage in damages {
-        let fixture = fine();
+        let fixture = Fixture::fine(50_000);
         let open = fixture.create();
         open.fill(250, 50);
         open.close();
@@ -218,4 +204,36 @@ fn an_entry_of_a_batch_that_is_not_visible_yet_is_not_taken_for_a_wrong_one() {
     });
     assert!(log.open.log.find_timestamp(NOW_MS + 90, 1 << 20).unwrap().is_none());
     assert!(!repaired.load(Ordering::Relaxed));
+}
+
+#[test]
+fn an_index_that_cannot_be_written_is_made_anew_once_all_the_same() {
+    let (fs, mut fixture) = (HookFs::default(), Fixture::fine(50_000));
+    fixture.fs = Arc::new(fs.clone());
+    let open = fixture.create();
+    open.fill(250, 50);
+    open.close();
+    let name = fixture.files("index")[0].clone();
+    let good = read_file(&fixture, &name);
+    change(&fixture, &name, |bytes| bytes.fill(0));
+    let open = fixture.reopen();
+    let attempts = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let counted = Arc::clone(&attempts);
+    fs.hook(move |step, path| {
+        if step != Step::Write || !path.ends_with("00000000000000000000.index.tmp") {
+            return Ok(());
+        }
+        counted.fetch_add(1, Ordering::Relaxed);
+        Err(io::Error::other("it cannot be written"))
+    });
+    let end: i64 = fixture.files("log")[1][..20].parse().unwrap();
+    for from in (0..end).step_by(7) {
+        assert_eq!(open.log.read(Offset::clamped(from), 1).unwrap().next_offset.get(), from / 10 * 10 + 10);
+    }
+    assert_eq!(attempts.load(Ordering::Relaxed), 1);
+    fs.heal();
+    open.close();
+    let open = fixture.reopen();
+    open.assert_numbered(end / 2, 2500);
+    assert_eq!(read_file(&fixture, &name), good, "the next start finds it wrong again");
 }

@@ -46,6 +46,38 @@ fn upkeep_of_a_deleted_log_does_not_touch_the_next_one_of_its_name() {
 }
 
 #[test]
+fn a_checkpoint_of_a_deleted_log_does_not_touch_the_next_one_of_its_name() {
+    let (mut fixture, fs) = hooked();
+    fixture.config.checkpoint_interval_ms = 10;
+    fixture.config.tail_cache_bytes = 0;
+    let open = fixture.create();
+    open.fill(10, 100);
+    open.crash();
+    let open = fixture.reopen();
+    // While the epochs of the first log are being written, it is deleted and another gets its name.
+    let (reached, is_reached) = channel();
+    let (go_on, may_go_on) = channel::<()>();
+    let (armed, may_go_on) = (AtomicBool::new(true), parking_lot::Mutex::new(may_go_on));
+    fs.hook(move |step, path| {
+        if step == Step::Open && path.ends_with("leader-epochs.tmp") && armed.swap(false, Ordering::Relaxed) {
+            reached.send(()).unwrap();
+            let _ = may_go_on.lock().recv_timeout(HOLD);
+        }
+        Ok(())
+    });
+    open.fill(10, 100);
+    is_reached.recv().unwrap();
+    open.store.delete_logs(std::slice::from_ref(&open.log), &[]).unwrap();
+    fixture.spec.topic_id = TopicId::from_bytes([8; 16]);
+    let log = open.store.create_logs(std::slice::from_ref(&fixture.spec)).unwrap().remove(0);
+    drop(go_on);
+    let open = Open { store: open.store, log };
+    open.fill(20, 100);
+    open.close();
+    fixture.reopen().assert_numbered(0, 200);
+}
+
+#[test]
 fn the_checkpoint_is_written_however_much_upkeep_there_is() {
     let mut fixture = Fixture::new();
     fixture.config.checkpoint_interval_ms = 10;

@@ -4,10 +4,12 @@ mod append_and_read;
 mod descriptors;
 mod every_step;
 mod faults;
+mod gap;
 mod hook_fs;
 mod idempotence;
 mod indexes;
 mod interleavings;
+mod lost_seals;
 mod producers;
 mod recovery;
 mod rot;
@@ -93,8 +95,12 @@ pub(super) const FIRST: &str = "00000000000000000000.log";
 
 /// Changes a file of the log's directory.
 pub(super) fn change(fixture: &Fixture, name: &str, change: impl FnOnce(&mut Vec<u8>)) {
-    let path = fixture.log_dir().join(name);
-    let mut bytes = std::fs::read(&path).unwrap();
+    change_at(&fixture.log_dir().join(name), change);
+}
+
+/// Changes a file.
+pub(super) fn change_at(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
+    let mut bytes = std::fs::read(path).unwrap();
     change(&mut bytes);
     std::fs::write(path, bytes).unwrap();
 }
@@ -124,6 +130,15 @@ impl Fixture {
                 uses_reserve: false,
             },
         }
+    }
+
+    /// With small segments, an index entry for every third small batch or so, and nothing in memory.
+    pub(super) fn fine(segment_bytes: u32) -> Self {
+        let mut fixture = Self::new();
+        fixture.config.tail_cache_bytes = 0;
+        fixture.config.index_interval_bytes = 1 << 10;
+        fixture.spec.config.segment_bytes = segment_bytes;
+        fixture
     }
 
     pub(super) fn store(&self) -> Store {

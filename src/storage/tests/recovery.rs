@@ -179,6 +179,29 @@ fn a_directory_of_another_topic_is_not_adopted() {
 }
 
 #[test]
+fn a_topic_id_that_is_damaged_in_one_place_is_replaced() {
+    let fixture = Fixture::new();
+    let open = fixture.create();
+    open.fill(10, 100);
+    open.close();
+    let good = std::fs::read(fixture.log_dir().join("topic-id")).unwrap();
+    for at in [0, 5, 13, 20, 35] {
+        change(&fixture, "topic-id", |bytes| bytes[at] ^= 0x10);
+        let open = fixture.reopen();
+        open.assert_numbered(0, 100);
+        assert_eq!(std::fs::read(fixture.log_dir().join("topic-id")).unwrap(), good);
+        open.close();
+    }
+    // Of what is left of it, nothing says whose it is.
+    for rubbish in [&b""[..], b"rubbish", &[0; 36]] {
+        std::fs::write(fixture.log_dir().join("topic-id"), rubbish).unwrap();
+        let (_store, log) = fixture.try_reopen();
+        assert!(matches!(log, Err(OpenLogError::Damaged { .. })), "{log:?}");
+        assert_eq!(std::fs::read(fixture.log_dir().join("topic-id")).unwrap(), rubbish);
+    }
+}
+
+#[test]
 fn a_damaged_checkpoint_is_replaced_by_the_one_before() {
     let fixture = Fixture::new();
     let open = fixture.create();
@@ -225,6 +248,31 @@ fn a_lone_checkpoint_that_is_lost_or_damaged_does_not_stop_the_start() {
         assert!(!open.store.was_clean());
         assert_eq!(open.store.leader_epoch().0, 1, "raised, as after any end that was not orderly");
         open.assert_numbered(0, 100);
+    }
+}
+
+#[test]
+fn with_both_checkpoints_lost_no_batch_is_taken_for_damaged_by_its_epoch() {
+    for (durability, segment_bytes) in [(Durability::Fsync, 1 << 30), (Durability::Os, 10_000)] {
+        let mut fixture = Fixture::new();
+        fixture.config.tail_cache_bytes = 0;
+        fixture.spec.config = LogConfig { durability, segment_bytes, ..fixture.spec.config };
+        fixture.create().crash();
+        for _ in 0..4 {
+            let open = fixture.reopen();
+            open.fill(20, 100);
+            open.crash();
+        }
+        for name in ["checkpoint", "checkpoint.old"] {
+            std::fs::remove_file(fixture.dir.path().join(name)).unwrap();
+        }
+        let open = fixture.reopen();
+        assert!(!open.store.was_clean());
+        assert_eq!(open.store.leader_epoch().0, 5, "raised, as after any end that was not orderly");
+        open.assert_numbered(0, 800);
+        open.fill(1, 100);
+        open.crash();
+        fixture.reopen().assert_numbered(0, 810);
     }
 }
 

@@ -313,6 +313,112 @@ fn what_has_rotted_at_the_end_of_a_segment_that_is_not_sealed_yet_is_not_all_tha
 }
 
 #[test]
+fn a_segment_that_was_cut_between_batches_before_it_was_sealed_is_lost_up_to_the_next() {
+    let mut fixture = cold();
+    fixture.spec.config.segment_bytes = 8_000;
+    {
+        // Nobody seals here.
+        let mut log = Stepped::new(&fixture);
+        for tag in (0..200).step_by(10) {
+            let appended = log.send(batch(tag, 10, 100));
+            log.write();
+            log.sync();
+            appended.try_recv().unwrap().unwrap();
+        }
+    }
+    let names = fixture.files("log");
+    assert!(names.len() > 3);
+    let second: i64 = names[1][..20].parse().unwrap();
+    let third: i64 = names[2][..20].parse().unwrap();
+    change(&fixture, &names[1], |bytes| bytes.truncate(2 * batch_bytes()));
+    for is_orderly in [false, true, true] {
+        let open = fixture.reopen();
+        assert_eq!(open.log.status().state, LogState::Online);
+        open.assert_lost(200, &[(second + 20, third - 1)]);
+        open.settle();
+        open.end(is_orderly);
+    }
+}
+
+#[test]
+fn what_the_disk_cannot_read_of_the_active_segment_is_lost_as_long_as_it_cannot() {
+    const PAGE: usize = 4096;
+    for at in [20 * batch_bytes() + 10, 0, 50 * batch_bytes() - 1] {
+        let fs = HookFs::default();
+        let mut fixture = cold();
+        fixture.fs = Arc::new(fs.clone());
+        let open = fixture.create();
+        open.fill(50, 100);
+        open.crash();
+        let len = file_len(&fixture, FIRST);
+        let (start, end) = (at / PAGE * PAGE, ((at / PAGE + 1) * PAGE).min(len as usize));
+        fs.set_unreadable(start as u64..end as u64);
+        let lost = ((start / batch_bytes() * 10) as i64, ((end - 1) / batch_bytes() * 10 + 9) as i64);
+        for is_orderly in [false, true] {
+            let open = fixture.reopen();
+            assert!(matches!(open.log.status().state, LogState::ReadOnly { .. }));
+            open.assert_lost(500, &[lost]);
+            open.end(is_orderly);
+            assert_eq!(file_len(&fixture, FIRST), len, "nothing is cut");
+        }
+        fs.set_unreadable(0..0);
+        let open = fixture.reopen();
+        assert_eq!(open.log.status().state, LogState::Online);
+        open.assert_numbered(0, 500);
+    }
+}
+
+#[test]
+fn what_the_disk_cannot_read_is_not_taken_for_torn() {
+    for (durability, beyond_bytes) in [(Durability::Fsync, 20 << 10), (Durability::Os, 100 << 10)] {
+        let (mut fixture, end) = bad_and_then_good(durability, beyond_bytes);
+        let fs = HookFs::default();
+        fixture.fs = Arc::new(fs.clone());
+        let (len, bad) = (file_len(&fixture, FIRST), 10 * batch_bytes() as u64);
+        fs.set_unreadable(bad..bad.next_multiple_of(4096));
+        let open = fixture.reopen();
+        assert!(matches!(open.log.status().state, LogState::ReadOnly { .. }));
+        let (records, lost) = open.read_around(0);
+        assert!(
+            matches!(lost[..], [(first, last)] if first <= 100 && 109 <= last && last < end - 10),
+            "{lost:?}"
+        );
+        assert_eq!(records.last(), Some(&(end - 1, end as u64 - 1)));
+        assert_eq!(file_len(&fixture, FIRST), len);
+        assert_eq!(fixture.files("torn"), [""; 0]);
+    }
+}
+
+#[test]
+fn a_segment_that_was_rolled_is_served_around_what_the_disk_cannot_read() {
+    let fs = HookFs::default();
+    let mut fixture = cold();
+    fixture.fs = Arc::new(fs.clone());
+    fixture.spec.config.segment_bytes = 8_000;
+    {
+        // Nobody seals here.
+        let mut log = Stepped::new(&fixture);
+        for tag in (0..200).step_by(10) {
+            let appended = log.send(batch(tag, 10, 100));
+            log.write();
+            log.sync();
+            appended.try_recv().unwrap().unwrap();
+        }
+    }
+    let last = file_len(&fixture, fixture.files("log").last().unwrap());
+    // Beyond the end of the last one.
+    assert!(last < 4_096 && file_len(&fixture, FIRST) > 5_000);
+    fs.set_unreadable(4_096..8_192);
+    let open = fixture.reopen();
+    assert_eq!(open.log.status().state, LogState::Online);
+    let (records, lost) = open.read_around(0);
+    assert!(!lost.is_empty() && records.len() >= 100, "{lost:?}");
+    open.crash();
+    fs.set_unreadable(0..0);
+    fixture.reopen().assert_numbered(0, 200);
+}
+
+#[test]
 fn a_timestamp_is_not_looked_for_where_all_has_been_deleted_and_the_rest_has_rotted() {
     let fixture = cold();
     let open = fixture.create();

@@ -5,41 +5,27 @@
 //!
 //! `SAGWAN_SIM_SEED` repeats one run, `SAGWAN_SIM_RUNS` makes many.
 
+mod appends;
+mod boots;
+mod model;
+
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::time::Instant;
 
 use super::super::crew::Crew;
 use super::super::upkeep::Upkeep;
-use super::super::verify::Severity;
 use super::sim_fs::{Disk, Faults, Lies};
-use super::sim_producer::{Numbered, SimProducer};
-use super::verify::verified;
+use super::sim_producer::SimProducer;
 use super::*;
 use crate::config::SyncMethod;
+pub(super) use model::Model;
 
 /// Steps of one run.
 const STEPS: u32 = 120;
 
 /// What became of an append, as its caller heard it.
 pub(super) type Outcomes = Arc<Mutex<Vec<(u64, Result<Appended, AppendError>)>>>;
-
-/// One log as it ought to be.
-#[derive(Default)]
-pub(super) struct Model {
-    durability: Durability,
-    /// By number: how many records a batch has.
-    sent: BTreeMap<u64, u32>,
-    /// By number: the offset at which alone it may be.
-    expected: BTreeMap<u64, Offset>,
-    /// Acknowledged, and not lost by a power cut that was allowed to: by offset, the batch's number.
-    acknowledged: BTreeMap<i64, u64>,
-    log_start: i64,
-    /// What a reader has seen, or could have: one past the last offset.
-    visible: i64,
-    /// What readers have seen: by offset, the batch's number.
-    seen: BTreeMap<i64, u64>,
-}
 
 /// A running store.
 pub(super) struct Up {
@@ -157,100 +143,6 @@ impl Simulation {
         self.disk.set_room(None);
         self.cut_power();
         self.finish_producing();
-    }
-
-    fn append(&mut self) {
-        let log = self.random(2) as usize;
-        let (number, builder) = self.records(log);
-        let expected_offset = self.condition(log, number);
-        self.send(log, number, builder.build().unwrap(), expected_offset);
-    }
-
-    /// A producer sends something new, or what was not acknowledged.
-    fn produce(&mut self) {
-        let who = self.random(self.producers.len() as u64) as usize;
-        let log = self.producers[who].log;
-        if !self.producers[who].has_room() {
-            return self.send_again(who);
-        }
-        let (number, builder) = self.records(log);
-        self.owners.insert(number, who);
-        let condition = if self.producers[who].is_idle() { self.condition(log, number) } else { None };
-        let Numbered { batch, .. } = self.producers[who].number(number, builder, condition);
-        self.send(log, number, batch, condition);
-    }
-
-    fn send_again(&mut self, who: usize) {
-        for Numbered { number, batch, expected_offset, .. } in self.producers[who].again() {
-            self.send(self.producers[who].log, number, batch, expected_offset);
-        }
-    }
-
-    /// A producer sends what was acknowledged.
-    fn produce_again(&mut self) {
-        let (who, back) = (self.random(self.producers.len() as u64) as usize, self.random(5) as usize);
-        if let Some(Numbered { number, batch, expected_offset, .. }) = self.producers[who].acknowledged(back)
-        {
-            self.send(self.producers[who].log, number, batch, expected_offset);
-        }
-    }
-
-    /// On a disk that works again, every producer gets its last batches through, each once.
-    fn finish_producing(&mut self) {
-        // After a loss that `os` allows, one answer makes a producer begin anew.
-        for _ in 0..2 {
-            for who in 0..self.producers.len() {
-                self.send_again(who);
-            }
-            self.write();
-            self.sync();
-            self.hear();
-        }
-        assert!(self.producers.iter().all(SimProducer::is_idle), "{:?}", self.producers);
-        self.cut_power();
-    }
-
-    /// Now and then an offset at which alone the batch may be: often the right one.
-    fn condition(&mut self, log: usize, number: u64) -> Option<Offset> {
-        if self.random(6) > 0 {
-            return None;
-        }
-        let end = self.up().logs[log].status().log_end_offset;
-        let expected = end.plus(self.random(3).saturating_sub(1) as u32);
-        self.models[log].expected.insert(number, expected);
-        Some(expected)
-    }
-
-    /// A new batch, without who sends it.
-    fn records(&mut self, log: usize) -> (u64, BatchBuilder) {
-        let count = 1 + self.random(4) as u32;
-        let bytes = if self.random(10) == 0 { self.random(3_000) } else { self.random(300) } as usize;
-        self.records_of(log, count, bytes)
-    }
-
-    fn records_of(&mut self, log: usize, count: u32, bytes: usize) -> (u64, BatchBuilder) {
-        let number = self.next_number;
-        self.next_number += 1;
-        self.models[log].sent.insert(number, count);
-        let mut builder = BatchBuilder::new(BatchOptions::default());
-        for _ in 0..count {
-            let mut value = number.to_be_bytes().to_vec();
-            value.resize(8 + bytes, number as u8);
-            builder.push(self.clock.now_ms(), None, Some(&value), []);
-        }
-        (number, builder)
-    }
-
-    /// A batch of so many records of such a size, of no producer.
-    pub(super) fn append_to(&mut self, log: usize, count: u32, bytes: usize) {
-        let (number, builder) = self.records_of(log, count, bytes);
-        self.send(log, number, builder.build().unwrap(), None);
-    }
-
-    fn send(&mut self, log: usize, number: u64, batch: BytesMut, expected_offset: Option<Offset>) {
-        let outcomes = Arc::clone(&self.outcomes[log]);
-        let done: AppendDone = Box::new(move |result| outcomes.lock().unwrap().push((number, result)));
-        self.up().logs[log].append(Append { batch, expected_offset, done });
     }
 
     /// The writer does what it has been asked to.
@@ -377,135 +269,6 @@ impl Simulation {
             }
         }
         found
-    }
-
-    fn restart(&mut self) {
-        self.disk.set_faults(Faults::default());
-        self.disk.set_room(None);
-        self.write();
-        self.sync();
-        let up = self.up();
-        up.crew.syncer.flush_lazy();
-        self.upkeep();
-        let up = self.up.take().unwrap();
-        up.store.finish().unwrap();
-        drop(up);
-        self.hear();
-        self.start();
-        assert!(self.up().store.was_clean());
-    }
-
-    pub(super) fn kill(&mut self) {
-        self.stop();
-        self.start();
-    }
-
-    fn cut_power(&mut self) {
-        self.hear();
-        self.stop();
-        self.power_cuts += 1;
-        self.disk.cut_power();
-        self.forget_cached();
-        self.start();
-    }
-
-    pub(super) fn forget_cached(&mut self) {
-        self.producers.iter_mut().for_each(SimProducer::lose_power);
-        // What was only in the page cache may be gone, from any place on: with `os`, acknowledged or not.
-        for model in &mut self.models {
-            if model.durability == Durability::Os {
-                model.visible = 0;
-                model.seen.clear();
-            }
-        }
-    }
-
-    pub(super) fn stop(&mut self) {
-        self.disk.set_faults(Faults::default());
-        self.disk.set_room(None);
-        self.hear();
-        self.up = None;
-        // What was under way is answered by its end.
-        self.hear();
-    }
-
-    /// The store again, with its logs.
-    pub(super) fn try_start(&mut self) -> Result<(), String> {
-        let (store, crew) = self.assemble()?;
-        let logs = store.open_logs(&self.specs).into_iter().collect::<Result<Vec<_>, _>>();
-        let logs = logs.map_err(|error| error.to_string())?;
-        let upkeep = store.prepare().map_err(|error| error.to_string())?;
-        self.up = Some(Up { store, crew, upkeep, logs });
-        self.producers.iter_mut().for_each(SimProducer::reconnect);
-        Ok(())
-    }
-
-    /// The store again, and everything that was promised.
-    pub(super) fn start(&mut self) {
-        let fs = Arc::new(self.disk.boot());
-        let report = verified(fs, Path::new("data"), &self.specs, &self.config);
-        assert_eq!(report.count(Severity::Error), 0, "only notes: {:#?}", report.findings);
-        self.try_start().unwrap_or_else(|error| panic!("{error}"));
-        self.check();
-    }
-
-    /// Holds all logs against what was promised, right after a start.
-    pub(super) fn check(&mut self) {
-        for log in 0..self.models.len() {
-            let handle = &self.up.as_ref().unwrap().logs[log];
-            let end = handle.durable_offset().get();
-            let model = &self.models[log];
-            // With `os`, a power cut may have taken what was deleted and more.
-            let start =
-                if model.durability == Durability::Os { model.log_start.min(end) } else { model.log_start };
-            let found = handle.log_start_offset().get();
-            assert!(
-                found >= start,
-                "log {log} starts with {found}: what was deleted below {start} came back"
-            );
-            assert!(end >= model.visible, "log {log} ends with {end}, {} was visible", model.visible);
-            let from = handle.log_start_offset().get();
-            let found = self.batches(log, from, 2_000);
-            let model = &mut self.models[log];
-            model.log_start = from;
-            if model.durability == Durability::Os {
-                // A power cut may have taken the last ones.
-                model.acknowledged.retain(|offset, _| *offset < end);
-            }
-            model.check(&found, from, end);
-            // What has come back is there to stay, acknowledged or not.
-            model.acknowledged = found.clone();
-            model.seen = found;
-            model.visible = end;
-        }
-    }
-}
-
-impl Model {
-    /// A log with nothing in it.
-    pub(super) fn new(durability: Durability) -> Self {
-        Self { durability, ..Self::default() }
-    }
-
-    /// Whether `found`, all batches from `from` to `end`, is what it may be.
-    fn check(&self, found: &BTreeMap<i64, u64>, from: i64, end: i64) {
-        let mut next = from;
-        for (base, number) in found {
-            let count = i64::from(self.sent[number]);
-            assert!(*base == next || (*base < from && base + count > from), "a hole at {next}");
-            next = base + count;
-        }
-        assert!(next == end || (next == from && from == end), "the log ends with {next}, not {end}");
-        for (base, number) in self.acknowledged.range(from..) {
-            assert_eq!(found.get(base), Some(number), "offset {base} was acknowledged");
-        }
-        for (base, number) in self.seen.range(from..) {
-            assert_eq!(found.get(base), Some(number), "offset {base} was seen with something else");
-        }
-        let mut numbers: Vec<u64> = found.values().copied().collect();
-        numbers.sort_unstable();
-        numbers.dedup();
-        assert_eq!(numbers.len(), found.len(), "a batch is there twice");
     }
 }
 

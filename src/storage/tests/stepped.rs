@@ -43,11 +43,27 @@ impl Stepped {
     }
 }
 
-/// Deletes a log: its writer has to let go of it meanwhile.
+/// Deletes a log.
 pub(super) fn delete(store: &Store, crew: &mut Crew, log: LogHandle) -> Result<(), LogError> {
+    while_writing(crew, || store.delete_logs(&[log], &[]))
+}
+
+/// Opens a log again whose loss has been accepted.
+pub(super) fn go_on(
+    store: &Store,
+    crew: &mut Crew,
+    log: &LogHandle,
+    spec: &LogSpec,
+    accepted: AcceptedLoss,
+) -> Result<LogHandle, AcceptLossError> {
+    while_writing(crew, || store.go_on(log, spec, accepted))
+}
+
+/// Closes a log: its writer has to let go of it meanwhile.
+fn while_writing<T: Send>(crew: &mut Crew, close: impl FnOnce() -> T + Send) -> T {
     let [writer] = &mut crew.writers[..] else { panic!("one writer") };
     std::thread::scope(|scope| {
-        let deleting = scope.spawn(|| store.delete_logs(&[log], &[]));
+        let closing = scope.spawn(close);
         while let Ok(command) = writer.commands.recv_timeout(Duration::from_mins(1)) {
             let is_close = matches!(command, Command::Close(..));
             writer.round(command);
@@ -55,6 +71,6 @@ pub(super) fn delete(store: &Store, crew: &mut Crew, log: LogHandle) -> Result<(
                 break;
             }
         }
-        deleting.join().unwrap()
+        closing.join().unwrap()
     })
 }

@@ -98,3 +98,45 @@ fn what_was_made_of_a_page_that_has_vanished_counts_for_nothing_and_is_not_remem
         open.close();
     }
 }
+
+#[test]
+fn what_vanishes_once_the_first_batch_was_found_makes_no_wrong_answer() {
+    let size = batch(0, 10, 100).len() as u64;
+    let fs = HookFs::default();
+    let mut fixture = Fixture::new();
+    fixture.fs = Arc::new(fs.clone());
+    fixture.config.tail_cache_bytes = 0;
+    fixture.config.index_interval_bytes = 1 << 10;
+    fixture.spec.config.segment_bytes = 100 * size as u32;
+    let open = fixture.create();
+    // The first time entry speaks of the first batch, which no offset entry does.
+    for (i, later_ms) in (0..130).zip([100].into_iter().chain([0; 49]).chain([200; 80])) {
+        open.append(batch_at(NOW_MS + later_ms, i * 10, 10, 100)).unwrap();
+    }
+    open.settle();
+    open.close();
+    let open = fixture.reopen();
+    let segments = open.log.view.segments();
+    let find = || open.log.find_timestamp(NOW_MS + 150, 1 << 20);
+    // All blocks have been verified: of a batch, no more than its header is looked at.
+    open.assert_numbered(0, 1300);
+    assert_eq!(find().unwrap().unwrap().offset.get(), 500);
+    let close_maps = || segments.iter().for_each(|segment| segment.close());
+    for field in 0..record::HEADER_BYTES as u64 {
+        close_maps();
+        fs.vanish_after(1, 3 * size + field);
+        match open.log.read(Offset::ZERO, 4 * size) {
+            Err(error) => assert!(matches!(error, ReadError::Io { .. }), "{field}: {error}"),
+            Ok(read) => assert_eq!((read.next_offset.get(), read.size_bytes), (40, 4 * size), "{field}"),
+        }
+        assert!(fs.has_vanished());
+    }
+    // The largest timestamp of a batch.
+    close_maps();
+    fs.vanish_after(1, 35);
+    let error = find().unwrap_err();
+    assert!(fs.has_vanished() && matches!(error, ReadError::Io { .. }), "{error}");
+    assert!(segments.iter().all(|segment| !segment.take_wrong_index()));
+    close_maps();
+    assert_eq!(find().unwrap().unwrap().offset.get(), 500);
+}

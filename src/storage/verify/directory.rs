@@ -1,6 +1,7 @@
 //! The data directory beside its logs: the files that speak of all of them, and what is nobody's.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io;
 use std::path::Path;
 
 use super::super::checkpoint::{self, Checkpoint, LogKey};
@@ -10,6 +11,7 @@ use super::super::data_dir::{
 use super::super::durable::{self, DurableSlots, Slot};
 use super::super::fs::Fs;
 use super::super::identity;
+use super::super::lost_epochs;
 use super::super::recovery::Prior;
 use super::super::room;
 use super::super::segment::parse_log_name;
@@ -26,10 +28,17 @@ const LOST_AND_FOUND: &str = "lost+found";
 /// Looks whether `dir` is a data directory, of a format we know.
 ///
 /// # Errors
-/// [`OpenError`] if it is not.
+/// [`OpenError`] if it is not, or that cannot be told.
 pub(super) fn check_is_ours(fs: &dyn Fs, dir: &Path) -> Result<(), OpenError> {
-    let has = |name: &str| matches!(fs.file_len(&dir.join(name)), Ok(Some(_)));
-    if ![META_FILE, checkpoint::FILE, durable::FILE].into_iter().any(has) {
+    let mut is_ours = false;
+    for path in [META_FILE, checkpoint::FILE, durable::FILE].map(|name| dir.join(name)) {
+        match fs.file_len(&path) {
+            Ok(len) => is_ours |= len.is_some(),
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => {}
+            Err(source) => return Err(OpenError::Io { dir: dir.to_owned(), path, source }),
+        }
+    }
+    if !is_ours {
         return Err(OpenError::NotADataDir { dir: dir.to_owned() });
     }
     match Meta::read(fs, dir) {
@@ -71,8 +80,8 @@ impl<'a> Directory<'a> {
                 }
             }
         }
-        // As a start reads it: in place of a damaged one stands the one before.
-        let checkpoint = Checkpoint::read(fs, dir).ok().flatten().unwrap_or_default();
+        // As a start reads it: in place of a damaged one stands the one before, or what the logs tell.
+        let checkpoint = lost_epochs::checkpoint(fs, dir).ok().flatten().unwrap_or_default();
         report.ended_cleanly = checkpoint.clean;
         let mut slots = HashMap::new();
         let mut has_durable = true;

@@ -253,6 +253,7 @@ impl LogCheck<'_> {
                 let known = Known {
                     base: *base,
                     seal,
+                    is_before_gap: seal.is_some_and(|seal| seals.get(&seal.next).is_some_and(Seal::is_gap)),
                     end: seal.map(|seal| seal.next).or_else(|| all.range(base.plus(1)..).next().copied()),
                     durable_to: known_durable,
                     durability: self.log.durability,

@@ -16,7 +16,8 @@ const MAX_KEPT: u64 = 100;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
-    /// Left by a crash in the ordinary course, or kept on purpose: the next start deals with it, and nothing is missing.
+    /// Left by a crash in the ordinary course, or kept on purpose: the next start deals with it, and nothing is missing but
+    /// what an operator has given up.
     Note,
     /// What was durable is not as it was written: data is lost, a partition will not open, or a spare copy is gone.
     Error,
@@ -41,6 +42,8 @@ pub enum FindingKind {
     UnknownFile,
     /// What a recovery, a deletion or a replacement left or put aside.
     Leftover,
+    /// Records that an operator has given up.
+    AcceptedLoss,
     /// A batch, or what should be one, that is not as it was written.
     BadBatch,
     /// A batch with the right checksum, whose records cannot be read.
@@ -77,7 +80,8 @@ impl FindingKind {
             | Self::StaleEntry
             | Self::UnknownDirectory
             | Self::UnknownFile
-            | Self::Leftover => Severity::Note,
+            | Self::Leftover
+            | Self::AcceptedLoss => Severity::Note,
             _ => Severity::Error,
         }
     }
@@ -92,6 +96,7 @@ impl FindingKind {
             Self::UnknownDirectory => "unknown directory",
             Self::UnknownFile => "unknown file",
             Self::Leftover => "leftover",
+            Self::AcceptedLoss => "accepted loss",
             Self::BadBatch => "bad batch",
             Self::BadRecords => "bad records",
             Self::BadBlock => "bad block",
@@ -128,6 +133,9 @@ impl FindingKind {
             Self::UnknownFile => "It is left alone.",
             Self::Leftover => {
                 "It is not used. What is on its way out, the next start removes; the rest is yours to."
+            }
+            Self::AcceptedLoss => {
+                "These records are lost, and the log goes on behind them: an operator wanted it so. Readers are told."
             }
             Self::BadBatch => {
                 "The records at these offsets cannot be read as they were written. All others can be saved."

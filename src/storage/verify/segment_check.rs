@@ -29,6 +29,8 @@ pub(super) struct Known<'a> {
     pub(super) base: Offset,
     /// What the manifest says of it, if it is sealed.
     pub(super) seal: Option<&'a Seal>,
+    /// What comes after it was lost, and an operator has accepted that.
+    pub(super) is_before_gap: bool,
     /// One past its last offset; `None` for the last segment of a log.
     pub(super) end: Option<Offset>,
     /// All below was durable.
@@ -261,8 +263,18 @@ impl Pass<'_> {
 
     /// Holds what was walked against what the manifest says. Returns whether the segment is too short or too long.
     fn check_seal(&mut self, seal: &Seal, next: Offset, file_len: u64) -> bool {
+        if seal.is_gap() {
+            let found = "an operator has accepted that they are lost";
+            let finding = self.check.finding(FindingKind::AcceptedLoss, "records", found);
+            self.push(finding.offsets(OffsetRange::between(seal.base, seal.next)));
+            return false;
+        }
         let bad = |expected: String, found: String| self.check.finding(FindingKind::BadSeal, expected, found);
-        if file_len != seal.len {
+        if self.check.known.is_before_gap && file_len > seal.len {
+            let found = "what could not be read when the loss of it was accepted";
+            self.report
+                .push(self.check.finding(FindingKind::Leftover, "nothing", found).bytes(seal.len..file_len));
+        } else if file_len != seal.len {
             let finding = bad(format!("{} bytes", seal.len), format!("{file_len} bytes"));
             let lost =
                 self.tail.take().map_or_else(|| OffsetRange::between(next, seal.next), |tail| tail.offsets);

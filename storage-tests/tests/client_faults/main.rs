@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use sagwan::client::{
-    Client, ConnectionConfig, Consumer, ConsumerConfig, Error, Offset, PartitionId, Position, Producer,
-    ProducerConfig, ProducerRecord, TopicName, TopicPartition,
+    Client, ConnectionConfig, Consumer, ConsumerConfig, Delivery, Error, Offset, PartitionId, Position,
+    Producer, ProducerConfig, ProducerRecord, TopicName, TopicPartition,
 };
 use scripted::{Broker, OnFetch, OnProduce, TOPIC};
 
@@ -52,6 +52,23 @@ async fn nine_records(broker: &Broker, url: &str) {
     assert_eq!(broker.values(0), numbers(0..9));
 }
 
+/// Sends the numbers from 0 to `count` as records of partition 0, without waiting for their deliveries.
+async fn send_numbers(producer: &Producer, count: usize) -> Vec<Delivery> {
+    let mut deliveries = Vec::new();
+    for number in numbers(0..count) {
+        deliveries.push(producer.send(record(&number)).await.expect("room"));
+    }
+    deliveries
+}
+
+/// Each is delivered, at the offset of its place.
+async fn assert_delivered_in_order(deliveries: Vec<Delivery>) {
+    for (expected, delivery) in (0..).zip(deliveries) {
+        let delivered = delivery.await.expect("delivered");
+        assert_eq!(delivered.offset.get(), expected, "where it was first appended");
+    }
+}
+
 async fn consumer(url: &str, position: Position) -> Consumer {
     let config = ConsumerConfig::default().topic(topic(), position);
     Client::connect(url).await.expect("a broker").consumer(config).await.expect("a consumer")
@@ -78,13 +95,7 @@ async fn a_refused_batch_is_sent_again_before_any_later_one_and_only_once() {
         OnProduce::RefuseForNow,
     ]);
     let producer = producer(&url, one_by_one()).await;
-    let mut deliveries = Vec::new();
-    for number in 0..20 {
-        deliveries.push(producer.send(record(&number.to_string())).await.expect("room"));
-    }
-    for (expected, delivery) in (0..).zip(deliveries) {
-        assert_eq!(delivery.await.expect("delivered").offset.get(), expected);
-    }
+    assert_delivered_in_order(send_numbers(&producer, 20).await).await;
     assert_eq!(broker.values(0), numbers(0..20));
     assert!(broker.out_of_order() > 0, "later ones were under way");
     assert_eq!(broker.producers(0), [(1, 0); 20]);
@@ -104,10 +115,7 @@ async fn the_last_answers_of_a_stream_count_though_it_takes_no_more_requests() {
         ..one_by_one()
     };
     let producer = producer(&url, config).await;
-    let mut deliveries = Vec::new();
-    for number in 0..2 * ANSWERED {
-        deliveries.push(producer.send(record(&number.to_string())).await.expect("room"));
-    }
+    let deliveries = send_numbers(&producer, 2 * ANSWERED).await;
     for delivery in deliveries {
         delivery.await.expect("appended, and known to be");
     }
@@ -156,10 +164,7 @@ async fn several_batches_behind_one_refused_for_good_are_appended_in_order_in_th
     let (broker, url) = Broker::start(1);
     broker.script_produce([OnProduce::Append, OnProduce::Refuse("INVALID_RECORD")]);
     let producer = producer(&url, one_by_one()).await;
-    let mut deliveries = Vec::new();
-    for number in 0..8 {
-        deliveries.push(producer.send(record(&number.to_string())).await.expect("room"));
-    }
+    let deliveries = send_numbers(&producer, 8).await;
     let mut offsets = Vec::new();
     for delivery in deliveries {
         offsets.push(delivery.await.map(|done| done.offset.get()).ok());
@@ -181,17 +186,7 @@ async fn a_connection_that_breaks_before_the_answer_neither_loses_nor_doubles_a_
             OnProduce::Break { append },
         ]);
         let producer = producer(&url, one_by_one()).await;
-        let mut deliveries = Vec::new();
-        for number in 0..10 {
-            deliveries.push(producer.send(record(&number.to_string())).await.expect("room"));
-        }
-        for (expected, delivery) in (0..).zip(deliveries) {
-            assert_eq!(
-                delivery.await.expect("delivered").offset.get(),
-                expected,
-                "where it was first appended"
-            );
-        }
+        assert_delivered_in_order(send_numbers(&producer, 10).await).await;
         assert_eq!(broker.values(0), numbers(0..10));
         assert_eq!(broker.producers(0), [(1, 0); 10]);
     }
@@ -209,13 +204,7 @@ async fn answers_may_come_in_any_order() {
         OnProduce::Break { append: true },
     ]);
     let producer = producer(&url, one_by_one()).await;
-    let mut deliveries = Vec::new();
-    for number in 0..20 {
-        deliveries.push(producer.send(record(&number.to_string())).await.expect("room"));
-    }
-    for (expected, delivery) in (0..).zip(deliveries) {
-        assert_eq!(delivery.await.expect("delivered").offset.get(), expected);
-    }
+    assert_delivered_in_order(send_numbers(&producer, 20).await).await;
     assert_eq!(broker.values(0), numbers(0..20));
 }
 

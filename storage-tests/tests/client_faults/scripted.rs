@@ -466,6 +466,13 @@ impl AdminService for Broker {
         Err(Status::unimplemented("not in the script"))
     }
 
+    async fn accept_loss(
+        &self,
+        _request: Request<proto::AcceptLossRequest>,
+    ) -> Result<Response<proto::AcceptLossResponse>, Status> {
+        Err(Status::unimplemented("not in the script"))
+    }
+
     async fn describe_broker(
         &self,
         _request: Request<proto::DescribeBrokerRequest>,

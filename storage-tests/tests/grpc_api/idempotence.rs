@@ -111,6 +111,13 @@ async fn numbers_that_are_no_producers_are_refused() {
         let outcome = broker.produce(numbered(id, epoch, sequence, &["v"])).await;
         assert_failed(outcome, Code::InvalidArgument, "INVALID_PRODUCER", &metadata);
     }
+    // The next one to be given out.
+    let id = init(&broker).await + 1;
+    let text = id.to_string();
+    let metadata = [("producer_id", text.as_str()), ("producer_epoch", "0"), ("base_sequence", "3")];
+    for request in [numbered(id, 0, 3, &["v"]), encoded("orders", 0, stamped(id, 0, 3, &["v"]))] {
+        assert_failed(broker.produce(request).await, Code::InvalidArgument, "INVALID_PRODUCER", &metadata);
+    }
     let metadata = [("producer_id", "5"), ("producer_epoch", "-1"), ("base_sequence", "-1")];
     let outcome = broker.produce(encoded("orders", 0, stamped(5, -1, -1, &["v"]))).await;
     assert_failed(outcome, Code::InvalidArgument, "INVALID_PRODUCER", &metadata);

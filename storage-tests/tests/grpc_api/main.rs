@@ -2,6 +2,7 @@
 //! generated clients. Each test has a broker of its own.
 #![allow(clippy::expect_used, reason = "a step that fails ends the test")]
 
+mod accept_loss;
 mod bad_input;
 mod groups;
 mod harness;

@@ -2,11 +2,11 @@
 
 use std::fs::OpenOptions;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use sagwan::proto::log_service_client::LogServiceClient;
 use sagwan::proto::{CreateTopicRequest, FetchFormat, FetchStreamRequest};
 use sagwan::record;
+use storage_tests::poll;
 use tonic::Code;
 use tonic::transport::Channel;
 
@@ -87,9 +87,9 @@ async fn a_segment_that_is_cut_between_reading_and_sending_fails_its_stream_alon
         let request = FetchStreamRequest { partitions, format: format.into(), ..Default::default() };
         let mut stream = client.fetch_stream(request).await.expect("opened").into_inner();
         // One message is on its way by then, one waits and one has been read: slices of maps, but for what is in transport.
-        while broker.server.status().storage.segment_reads < before + 3 {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
+        // The client must take nothing meanwhile, so it hears of nothing.
+        let reads = || broker.server.status().storage.segment_reads - before;
+        poll::until("three messages are read", async || reads() >= 3).await;
         cut(&broker);
         let mut read = 0;
         let ending = loop {
