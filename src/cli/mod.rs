@@ -122,6 +122,7 @@ fn command() -> clap::Command {
     locals
         .into_iter()
         .fold(Cli::command(), |cli, name| cli.mut_subcommand(name, |command| command.arg(no_server.clone())))
+        .mut_subcommand("bench", |bench| bench.arg(bench::server_arg()))
 }
 
 /// An environment variable that is empty counts as none.
@@ -180,6 +181,11 @@ mod tests {
         for line in ["sagwan --server h:1 topic list", "sagwan topic list --server h:1"] {
             let cli = Cli::try_parse_from(line.split(' ')).expect(line);
             assert_eq!(cli.server.server.as_deref(), Some("h:1"));
+        }
+        for line in ["sagwan --server h:1 bench", "sagwan bench produce --server h:1"] {
+            let matches = command().try_get_matches_from(line.split(' ')).expect(line);
+            let cli = Cli::from_arg_matches(&matches).expect(line);
+            assert_eq!(cli.server.server.as_deref(), Some("h:1"), "{line}");
         }
     }
 

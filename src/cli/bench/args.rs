@@ -3,13 +3,26 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::builder::NonEmptyStringValueParser;
+use clap::{Arg, Args, ValueEnum};
 use serde::Serialize;
 
 use super::units::{self, Amount, Sizes};
+use crate::cli::connection::SERVER;
 use crate::cli::input;
 use crate::cli::output::OutputArgs;
 use crate::client::Codec;
+
+/// `--server`, which means something else here than with other subcommands.
+pub(crate) fn server_arg() -> Arg {
+    Arg::new(SERVER)
+        .long(SERVER)
+        .value_name("URL")
+        .env("SAGWAN_SERVER")
+        .value_parser(NonEmptyStringValueParser::new())
+        .help("The broker to measure, at http://HOST:PORT [default: one that is started for the run]")
+        .help_heading("Broker")
+}
 
 const EXAMPLES: &str = "\
 Without --server, or SAGWAN_SERVER, it starts a broker of its own in a temporary directory, and

@@ -24,12 +24,12 @@ use crate::proto::admin_service_server::{AdminService, AdminServiceServer};
 use crate::proto::log_service_server::{LogService, LogServiceServer};
 use crate::proto::produce_stream_response::Outcome;
 use crate::proto::{
-    Anchor, CreateTopicRequest, CreateTopicResponse, DeleteRecordsRequest, DeleteRecordsResponse,
-    DeleteTopicRequest, DeleteTopicResponse, DescribeBrokerRequest, DescribeBrokerResponse,
-    DescribeTopicRequest, DescribeTopicResponse, FetchFormat, FetchRequest, FetchResponse,
-    FetchStreamRequest, FetchStreamResponse, FetchedRecord, InitProducerRequest, InitProducerResponse,
-    ListOffsetsRequest, ListOffsetsResponse, ListTopicsRequest, ListTopicsResponse, ListedOffset,
-    PartitionData, PartitionDescription, ProduceRequest, ProduceResponse, ProduceResult,
+    AcceptLossRequest, AcceptLossResponse, Anchor, CreateTopicRequest, CreateTopicResponse,
+    DeleteRecordsRequest, DeleteRecordsResponse, DeleteTopicRequest, DeleteTopicResponse,
+    DescribeBrokerRequest, DescribeBrokerResponse, DescribeTopicRequest, DescribeTopicResponse, FetchFormat,
+    FetchRequest, FetchResponse, FetchStreamRequest, FetchStreamResponse, FetchedRecord, InitProducerRequest,
+    InitProducerResponse, ListOffsetsRequest, ListOffsetsResponse, ListTopicsRequest, ListTopicsResponse,
+    ListedOffset, PartitionData, PartitionDescription, ProduceRequest, ProduceResponse, ProduceResult,
     ProduceStreamRequest, ProduceStreamResponse, TopicDescription, UpdateTopicRequest, UpdateTopicResponse,
 };
 use crate::record::HeaderClaim;
@@ -322,6 +322,13 @@ impl AdminService for Service {
         &self,
         _: Request<DeleteRecordsRequest>,
     ) -> Result<Response<DeleteRecordsResponse>, Status> {
+        Err(not_measured())
+    }
+
+    async fn accept_loss(
+        &self,
+        _: Request<AcceptLossRequest>,
+    ) -> Result<Response<AcceptLossResponse>, Status> {
         Err(not_measured())
     }
 

@@ -44,7 +44,7 @@ mod units;
 use std::fs::OpenOptions;
 use std::path::Path;
 
-pub(super) use args::BenchArgs;
+pub(super) use args::{BenchArgs, server_arg};
 pub(super) use hosted::{HostedCommand, run as run_hosted};
 
 use super::connection::ServerArgs;
