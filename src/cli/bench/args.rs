@@ -218,7 +218,7 @@ pub(crate) struct BenchArgs {
     /// What an acknowledgement waits for
     #[arg(long, value_enum, default_value_t = Durability::Fsync, help_heading = "Load")]
     pub(super) durability: Durability,
-    /// Requests of a producer under way at a time [default: 32; 1 with --unary and without a rate]
+    /// Requests of a producer under way at a time [default: 32; 1 with --unary, unless there is a rate]
     #[arg(long, value_name = "N", help_heading = "Load")]
     pub(super) in_flight: Option<u32>,
     /// How long the Rust client waits for a batch to fill [default: 5ms]

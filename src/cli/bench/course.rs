@@ -30,11 +30,6 @@ impl Course {
         Self { began: Instant::now(), steady_from_ns, steady_to_ns: AtomicU64::new(steady_to_ns), left }
     }
 
-    /// The same course, from now on.
-    pub(super) fn restarted(self) -> Self {
-        Self { began: Instant::now(), ..self }
-    }
-
     pub(super) fn now_ns(&self) -> u64 {
         nanos(self.began.elapsed())
     }

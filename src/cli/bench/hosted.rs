@@ -126,9 +126,9 @@ impl Hosted {
                 hosted.url = format!("http://{address}");
                 Ok(hosted)
             }
-            Ok(Err(_)) => Err(Failure::Failed("the broker to be measured did not start".to_owned())),
+            Ok(Err(_)) => Err(Failure::Failed("what is to be measured did not start".to_owned())),
             Err(_) => {
-                Err(Failure::Failed(format!("the broker to be measured did not start in {START_LIMIT:?}")))
+                Err(Failure::Failed(format!("what is to be measured did not start in {START_LIMIT:?}")))
             }
         }
     }

@@ -94,8 +94,10 @@ impl Plan {
         };
         let batch_bytes = u64::from(batch_records) * encoded_bytes(args.record_size.max);
         let in_flight = args.in_flight.unwrap_or_else(|| {
-            // A rate is kept only by who may have several under way while one takes long.
-            if args.unary && args.rate.is_none() { 1 } else { DEFAULT_IN_FLIGHT }
+            // A rate is kept only by who may have several under way while one takes long. Calls side by side come in any
+            // order, in which there is nothing to verify.
+            let alone = args.unary && (args.rate.is_none() || args.verify);
+            if alone { 1 } else { DEFAULT_IN_FLIGHT }
         });
         let records = |amount: Amount| match amount {
             Amount::Records(records) => records,
@@ -273,6 +275,10 @@ fn check_together(args: &BenchArgs, external: bool) -> Result<(), String> {
         ),
     )?;
     refuse(
+        args.verify && args.unary && args.in_flight.is_some_and(|requests| requests > 1),
+        "--verify: calls side by side come in any order; use --in-flight 1, or leave --unary out".to_owned(),
+    )?;
+    refuse(
         args.ceiling && args.workload.follows(),
         format!(
             "--ceiling: a bare service has no log to follow, so {name} has none; use produce or earliest"
@@ -361,6 +367,7 @@ pub(super) mod tests {
             ("produce --mode client --unary", false, "--unary"),
             ("produce --linger 1ms", false, "--linger"),
             ("follow --verify --record-size 4", false, "--verify"),
+            ("produce --verify --unary --in-flight 2", false, "--verify"),
             ("follow --ceiling", false, "--ceiling"),
             ("produce --ceiling --verify", false, "--ceiling"),
             ("produce --ceiling", true, "--ceiling"),

@@ -11,13 +11,14 @@ use tokio::time::MissedTickBehavior;
 
 use super::args::{Durability, Workload};
 use super::consumer::{Acknowledged, Consumer, Task};
-use super::course::Course;
+use super::course::{Course, nanos};
 use super::directory::Directory;
 use super::gauges::Gauges;
 use super::latency::Percentiles;
 use super::ledger::Chain;
 use super::live::Live;
 use super::meeting::Meetings;
+use super::meter::Meter;
 use super::outcome::{Figures, Flow, Histograms};
 use super::payload::Payload;
 use super::plan::{Plan, Stop};
@@ -94,10 +95,9 @@ pub(super) async fn write_backlog(stage: &Stage, subject: Subject<'_>) -> Result
     let client = connection::connect(subject.url).await?;
     let plan = Arc::new(plan);
     let topics = Topics::create(&client, &plan, "backlog").await?;
-    let course = Course::begin(Duration::ZERO, Stop::Records(plan.backlog_records()));
     stage.live.begin("backlog");
     let cast = Cast { plan: &plan, subject, appended: Some(&topics), backlog: None };
-    let acted = act(stage, cast, &client, course).await;
+    let acted = act(stage, cast, &client, (Duration::ZERO, Stop::Records(plan.backlog_records()))).await;
     match acted {
         Ok(acted) => {
             let acknowledged = acted.acknowledged.unwrap_or_default();
@@ -139,7 +139,7 @@ pub(super) async fn play(
     settle_disk(subject).await;
     stage.live.begin(name);
     let cast = Cast { plan, subject, appended: topics.as_ref(), backlog };
-    let acted = act(stage, cast, &client, Course::begin(plan.warm_up, plan.stop)).await;
+    let acted = act(stage, cast, &client, (plan.warm_up, plan.stop)).await;
     // A broker of this run's own takes them with it when something has failed.
     if let Some(topics) = topics.filter(|_| acted.is_ok() || subject.directory.is_none()) {
         topics.delete(&client).await;
@@ -181,7 +181,12 @@ enum Done {
     Consumer(u64),
 }
 
-async fn act(stage: &Stage, cast: Cast<'_>, client: &Client, course: Course) -> Result<Acted, Failure> {
+async fn act(
+    stage: &Stage,
+    cast: Cast<'_>,
+    client: &Client,
+    (warm_up, stop): (Duration, Stop),
+) -> Result<Acted, Failure> {
     let plan = cast.plan;
     let consumers = plan.consumers as usize;
     let (tell, told) = watch::channel(None);
@@ -207,7 +212,8 @@ async fn act(stage: &Stage, cast: Cast<'_>, client: &Client, course: Course) -> 
             readers.push(Consumer::new((number, consumers), plan, client, &backlog.topics, task));
         }
     }
-    let gauges = Arc::new(Gauges::new(course.restarted(), meetings(plan, cast.appended)));
+    // Everyone is connected.
+    let gauges = Arc::new(Gauges::new(Course::begin(warm_up, stop), meetings(plan, cast.appended)));
 
     let mut playing: JoinSet<Result<Done, Failure>> = JoinSet::new();
     let mut chains = vec![Vec::new(); producers.len()];
@@ -332,7 +338,7 @@ impl<'a> Watching<'a> {
             }
             self.look();
             let at_ns = self.gauges.course.now_ns();
-            if at_ns.saturating_sub(self.moved.0) > super::course::nanos(PATIENCE) {
+            if at_ns.saturating_sub(self.moved.0) > nanos(PATIENCE) {
                 return Failure::Failed(format!("nothing was acknowledged or read for {PATIENCE:?}"));
             }
         }
@@ -362,8 +368,7 @@ impl<'a> Watching<'a> {
 fn figures(acted: &Acted) -> Figures {
     let gauges = &acted.gauges;
     let course = &gauges.course;
-    let flow =
-        |meter: &super::meter::Meter| Flow::of(meter.steady(course)).filter(|_| meter.all().records > 0);
+    let flow = |meter: &Meter| Flow::of(meter.steady(course)).filter(|_| meter.all().records > 0);
     let latencies = Histograms {
         acknowledgement: gauges.acknowledgement.merged(),
         end_to_end: gauges.end_to_end.merged(),

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::task::spawn_blocking;
 
 use super::args::{Compression, Durability, Mode};
@@ -33,6 +34,7 @@ const SYNC_EACH: Manner = Manner { files: 1, writes_per_sync: Some(1) };
 /// The first failure: there are no figures then.
 pub(super) async fn run(plan: Plan, server: Option<&str>) -> Result<Outcome, Failure> {
     let started_at = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+    raise_descriptor_limit();
     let payload = Payload::prepare(&plan)?;
     let directory = match server {
         Some(_) => None,
@@ -60,6 +62,13 @@ pub(super) async fn run(plan: Plan, server: Option<&str>) -> Result<Outcome, Fai
         bare.stop().await?;
     }
     outcome(&stage, rounds, started_at, broker)
+}
+
+/// Every producer and consumer has a connection.
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    // Where it may not be raised, too many connections tell so themselves.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
 
 /// What all rounds of all subjects left, by round.
