@@ -101,7 +101,6 @@ pub(super) async fn write_backlog(stage: &Stage, subject: Subject<'_>) -> Result
     match acted {
         Ok(acted) => {
             let acknowledged = acted.acknowledged.unwrap_or_default();
-            settle_disk(subject).await;
             Ok(Backlog { topics, acknowledged })
         }
         Err(failure) => {
@@ -136,7 +135,6 @@ pub(super) async fn play(
     let client = connection::connect(subject.url).await?;
     let topics =
         if plan.workload.produces() { Some(Topics::create(&client, plan, "live").await?) } else { None };
-    settle_disk(subject).await;
     stage.live.begin(name);
     let cast = Cast { plan, subject, appended: topics.as_ref(), backlog };
     let acted = act(stage, cast, &client, (plan.warm_up, plan.stop)).await;
@@ -146,14 +144,6 @@ pub(super) async fn play(
     }
     let acted = acted?;
     Ok(Played { figures: figures(&acted), verified_records: acted.verified_records, notes: acted.notes })
-}
-
-/// What was written before is not to be paid for by what comes now.
-async fn settle_disk(subject: Subject<'_>) {
-    if subject.directory.is_some() {
-        // If the thread dies, there was no sync.
-        let _ = tokio::task::spawn_blocking(rustix::fs::sync).await;
-    }
 }
 
 /// Who takes part.

@@ -55,13 +55,14 @@ pub(super) async fn run(plan: Plan, server: Option<&str>) -> Result<Outcome, Fai
     let subject = Subject { url, process: pid.map(Process::Id), directory: directory.as_ref() };
     let broker = describe(&subject, own.is_some()).await?;
     let rounds = all_rounds(&stage, subject, bare.as_ref(), directory.as_ref()).await?;
-    if let Some(own) = own {
-        own.stop().await?;
+    let mut notes = Vec::new();
+    for hosted in [own, bare].into_iter().flatten() {
+        // The figures are there all the same.
+        if let Err(failure) = hosted.stop().await {
+            notes.push(failure.to_string());
+        }
     }
-    if let Some(bare) = bare {
-        bare.stop().await?;
-    }
-    outcome(&stage, rounds, started_at, broker)
+    outcome(&stage, rounds, notes, started_at, broker)
 }
 
 /// Every producer and consumer has a connection.
@@ -86,57 +87,76 @@ async fn all_rounds(
     bare: Option<&Hosted>,
     directory: Option<&Directory>,
 ) -> Result<Rounds, Failure> {
-    let plan = &stage.plan;
     let bare =
         bare.map(|bare| Subject { url: &bare.url, process: Some(Process::Id(bare.id())), directory: None });
-    let backlog = backlog(stage, Some(subject)).await?;
-    let bare_backlog = self::backlog(stage, bare).await?;
+    let backlogs =
+        Backlogs { broker: backlog(stage, Some(subject)).await?, bare: backlog(stage, bare).await? };
+    let rounds = in_turns(stage, subject, bare, directory, &backlogs).await;
+    // A broker of this run's own takes it with it.
+    if let (Some(backlog), None) = (&backlogs.broker, directory) {
+        backlog.delete(subject.url).await;
+    }
+    rounds
+}
+
+/// What is read from its beginning.
+struct Backlogs {
+    broker: Option<Backlog>,
+    bare: Option<Backlog>,
+}
+
+async fn in_turns(
+    stage: &Stage,
+    subject: Subject<'_>,
+    bare: Option<Subject<'_>>,
+    directory: Option<&Directory>,
+    backlogs: &Backlogs,
+) -> Result<Rounds, Failure> {
+    let plan = &stage.plan;
     let plain = directory.filter(|_| plan.ceiling && plan.workload.produces());
     let manners = if plain.is_some() { manners(plan) } else { Vec::new() };
     let disk = manners.into_iter().map(|manner| (manner, Vec::new())).collect();
     let mut rounds = Rounds { disk, ..Rounds::default() };
     let batches = if plain.is_some() { encoded(plan)? } else { Arc::default() };
-    let mut played = Ok(());
-    'rounds: for number in 0..plan.rounds {
+    for number in 0..plan.rounds {
         let title = |what: &str| match plan.rounds {
             1 => what.to_owned(),
             rounds => format!("{what} {}/{rounds}", number + 1),
         };
         // Everyone is first in turn, so that nobody always comes after the same.
         for turn in 0..3 {
-            let step = async {
-                match (turn + number) % 3 {
-                    0 => rounds
-                        .broker
-                        .push(round::play(stage, subject, backlog.as_ref(), &title("sagwan")).await?),
-                    1 => {
-                        if let Some(bare) = bare {
-                            let played =
-                                round::play(stage, bare, bare_backlog.as_ref(), &title("bare service"))
-                                    .await?;
-                            rounds.bare.push(played.figures);
-                        }
-                    }
-                    _ => {
-                        for (manner, written) in &mut rounds.disk {
-                            let Some(directory) = plain else { break };
-                            stage.live.begin(&title("plain file"));
-                            written.push(write(plan, directory, *manner, &batches).await?);
-                        }
+            match ((turn + number) % 3, bare, plain) {
+                (0, _, _) => {
+                    settle(directory).await;
+                    let title = title("sagwan");
+                    rounds.broker.push(round::play(stage, subject, backlogs.broker.as_ref(), &title).await?);
+                }
+                (1, Some(bare), _) => {
+                    settle(directory).await;
+                    let title = title("bare service");
+                    let played = round::play(stage, bare, backlogs.bare.as_ref(), &title).await?;
+                    rounds.bare.push(played.figures);
+                }
+                (2, _, Some(directory)) => {
+                    for (manner, written) in &mut rounds.disk {
+                        settle(Some(directory)).await;
+                        stage.live.begin(&title("plain file"));
+                        written.push(write(plan, directory, *manner, &batches).await?);
                     }
                 }
-                Ok::<_, Failure>(())
-            };
-            if let Err(failure) = step.await {
-                played = Err(failure);
-                break 'rounds;
+                _ => {}
             }
         }
     }
-    if let (Some(backlog), None) = (&backlog, subject.directory) {
-        backlog.delete(subject.url).await;
+    Ok(rounds)
+}
+
+/// What was written before is not to be paid for by what comes now.
+async fn settle(directory: Option<&Directory>) {
+    if directory.is_some() {
+        // If the thread dies, there was no sync.
+        let _ = spawn_blocking(rustix::fs::sync).await;
     }
-    played.map(|()| rounds)
 }
 
 async fn backlog(stage: &Stage, subject: Option<Subject<'_>>) -> Result<Option<Backlog>, Failure> {
@@ -185,10 +205,8 @@ async fn write(
     let limit = directory.free_bytes().unwrap_or(u64::MAX).saturating_sub(DISK_RESERVE_BYTES);
     let (path, batches) = (directory.path().to_owned(), Arc::clone(batches));
     let (warm_up, stop) = (plan.warm_up, plan.stop);
-    let written = spawn_blocking(move || {
-        rustix::fs::sync();
-        disk::write(&path, manner, &batches, &Course::begin(warm_up, stop), limit)
-    });
+    let written =
+        spawn_blocking(move || disk::write(&path, manner, &batches, &Course::begin(warm_up, stop), limit));
     let written = tokio::select! {
         written = written => written,
         failure = round::interrupted() => return Err(failure),
@@ -225,9 +243,15 @@ fn machine() -> Machine {
     }
 }
 
-fn outcome(stage: &Stage, rounds: Rounds, started_at: String, broker: Broker) -> Result<Outcome, Failure> {
+fn outcome(
+    stage: &Stage,
+    rounds: Rounds,
+    mut notes: Vec<String>,
+    started_at: String,
+    broker: Broker,
+) -> Result<Outcome, Failure> {
     let plan = &*stage.plan;
-    let mut notes: Vec<String> = rounds.broker.iter().flat_map(|played| played.notes.clone()).collect();
+    notes.extend(rounds.broker.iter().flat_map(|played| played.notes.clone()));
     let verified = rounds.broker.iter().map(|played| played.verified_records).sum();
     let figures: Vec<Figures> = rounds.broker.into_iter().map(|played| played.figures).collect();
     let summary =
