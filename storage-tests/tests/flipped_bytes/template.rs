@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use bytes::BytesMut;
 use sagwan::broker::{Broker, TopicSpec};
 use sagwan::record::{self, ProducerStamp};
+use sagwan::types::ProducerId;
 use tokio::runtime::Runtime;
 
 use super::partition::{Content, Part, TOPICS, append, batch, kill, leader_epoch, name, open, parts, read};
@@ -20,6 +21,7 @@ const RESENT: usize = 5;
 /// The idempotent producer of a partition.
 #[derive(Default)]
 pub(crate) struct Producer {
+    id: Option<ProducerId>,
     next_sequence: i32,
     /// Its last batches as they were sent, and the offset that each got.
     pub(crate) sent: VecDeque<(i64, BytesMut)>,
@@ -29,8 +31,12 @@ impl Producer {
     /// Appends one batch more.
     async fn append(&mut self, broker: &Broker, part: Part, mut batch: BytesMut) {
         let records = record::batches(&batch).next().expect("one").expect("a batch").record_count();
-        let producer_id = 1_000 + i64::from(part.1);
-        let stamp = ProducerStamp { producer_id, producer_epoch: 0, base_sequence: self.next_sequence };
+        let id = match self.id {
+            Some(id) => id,
+            None => *self.id.insert(broker.init_producer().await.expect("an id")),
+        };
+        let stamp =
+            ProducerStamp { producer_id: id.get(), producer_epoch: 0, base_sequence: self.next_sequence };
         record::set_producer(&mut batch, stamp);
         let produced = append(broker, part, batch.clone()).await.expect("appended");
         self.next_sequence += records;
