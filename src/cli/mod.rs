@@ -1,5 +1,6 @@
 //! The command line: one file a subcommand. [`main`] parses, runs, and turns a failure into one line and an exit code.
 
+mod bench;
 mod commit;
 mod completions;
 mod connection;
@@ -75,6 +76,11 @@ enum Command {
     Verify(verify::VerifyArgs),
     /// Show what a file of a data directory holds
     Dump(dump::DumpArgs),
+    /// Measure a broker, and how near it comes to what the machine can do
+    Bench(Box<bench::BenchArgs>),
+    /// What `bench` measures, in a process of its own
+    #[command(subcommand, hide = true)]
+    BenchHosted(bench::HostedCommand),
     /// Print a completion script for a shell
     Completions(completions::CompletionsArgs),
 }
@@ -98,6 +104,8 @@ pub fn main() -> ExitCode {
         Command::Completions(args) => completions::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Dump(args) => dump::run(&args),
+        Command::Bench(args) => connection::block_on(bench::run(*args, &cli.server)),
+        Command::BenchHosted(command) => bench::run_hosted(command),
         command => connection::block_on(dispatch(command, &cli.server)),
     };
     match done {
@@ -114,6 +122,7 @@ fn command() -> clap::Command {
     locals
         .into_iter()
         .fold(Cli::command(), |cli, name| cli.mut_subcommand(name, |command| command.arg(no_server.clone())))
+        .mut_subcommand("bench", |bench| bench.arg(bench::server_arg()))
 }
 
 /// An environment variable that is empty counts as none.
@@ -135,8 +144,13 @@ async fn dispatch(command: Command, server: &ServerArgs) -> Result<(), Failure> 
         Command::Commit(args) => commit::run(args, &client).await,
         Command::Group(command) => group::run(command, &client).await,
         Command::DeleteRecords(args) => delete_records::run(args, &client).await,
-        // These need no broker.
-        Command::Serve(_) | Command::Completions(_) | Command::Verify(_) | Command::Dump(_) => Ok(()),
+        // These need no broker, or find it themselves.
+        Command::Serve(_)
+        | Command::Completions(_)
+        | Command::Verify(_)
+        | Command::Dump(_)
+        | Command::Bench(_)
+        | Command::BenchHosted(_) => Ok(()),
     }
 }
 
@@ -166,7 +180,12 @@ mod tests {
     fn the_server_can_be_named_before_or_after_the_subcommand() {
         for line in ["sagwan --server h:1 topic list", "sagwan topic list --server h:1"] {
             let cli = Cli::try_parse_from(line.split(' ')).expect(line);
-            assert_eq!(cli.server.server, "h:1");
+            assert_eq!(cli.server.server.as_deref(), Some("h:1"));
+        }
+        for line in ["sagwan --server h:1 bench", "sagwan bench produce --server h:1"] {
+            let matches = command().try_get_matches_from(line.split(' ')).expect(line);
+            let cli = Cli::from_arg_matches(&matches).expect(line);
+            assert_eq!(cli.server.server.as_deref(), Some("h:1"), "{line}");
         }
     }
 

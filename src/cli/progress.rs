@@ -21,6 +21,15 @@ pub(super) fn records(total: u64) -> ProgressBar {
     bar(Some(total), RECORDS, visible)
 }
 
+/// Steps of something, in a style of the caller's.
+pub(super) fn steps(total: u64) -> ProgressBar {
+    if std::io::stderr().is_terminal() {
+        ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr())
+    } else {
+        none()
+    }
+}
+
 /// No bar: for what has no end.
 pub(super) fn none() -> ProgressBar {
     ProgressBar::hidden()

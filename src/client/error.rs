@@ -211,7 +211,7 @@ impl Error {
     }
 
     /// From the part of an answer that tells of a failure.
-    pub(super) fn from_proto(error: proto::Error) -> Self {
+    pub(crate) fn from_proto(error: proto::Error) -> Self {
         Self(Arc::new(Facts {
             code: Code::from_i32(error.code),
             reason: Cow::Owned(error.reason),

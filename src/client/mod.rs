@@ -56,6 +56,10 @@ pub use tonic::Code;
 pub use crate::record::Codec;
 pub use crate::types::{GroupName, LeaderEpoch, Offset, PartitionId, TopicName};
 
+use tonic::Status;
+use tonic::transport::Channel;
+
+use crate::proto::log_service_client::LogServiceClient;
 use connection::Connection;
 
 /// A connection to a broker; cheap to clone.
@@ -113,6 +117,16 @@ impl Client {
     /// cannot be read is the [`Consumer`]'s to tell.
     pub async fn consumer(&self, config: ConsumerConfig) -> Result<Consumer, Error> {
         Consumer::start(self.connection.clone(), config).await
+    }
+
+    /// The generated stub over this connection, for who measures what the client would hide.
+    pub(crate) fn log_service(&self) -> LogServiceClient<Channel> {
+        self.connection.log()
+    }
+
+    /// The facts of a call that was made on [`log_service`](Self::log_service) and failed.
+    pub(crate) fn error_of(&self, status: &Status) -> Error {
+        self.connection.error(status)
     }
 
     /// Topics, and the broker itself.

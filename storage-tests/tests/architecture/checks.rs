@@ -36,6 +36,17 @@ fn an_upward_import_is_found_however_it_is_written() {
 }
 
 #[test]
+fn the_benchmark_measures_from_outside() {
+    for module in ["storage", "broker", "group", "api", "server", "config"] {
+        refused("cli/bench/round.rs", &format!("use crate::{module}::X;"));
+    }
+    allowed(
+        "cli/bench/bare.rs",
+        "use crate::{client, proto, record, types}; use crate::cli::failure::Failure;",
+    );
+}
+
+#[test]
 fn a_module_outside_of_the_layers_is_found() {
     refused("misc.rs", "fn f() {}");
 }

@@ -1,0 +1,130 @@
+//! `sagwan bench` as a user runs it, briefly: what it prints is about what it did, and a broker of its own leaves nothing.
+
+#![allow(clippy::expect_used, reason = "a step that fails ends the test")]
+
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+use storage_tests::command::{Finished, run, succeed};
+use storage_tests::process::ServerProcess;
+use tempfile::TempDir;
+
+const SAGWAN: &str = env!("CARGO_BIN_EXE_sagwan-under-test");
+/// So much, however long it takes.
+const BRIEFLY: &str = "--warm-up 0s --total 3000";
+
+/// The benchmark with a broker of its own in `dir`.
+fn bench(dir: &Path, line: &str) -> Command {
+    let mut command = Command::new(SAGWAN);
+    command.env_remove("SAGWAN_SERVER").arg("bench").args(line.split_whitespace()).arg("--dir").arg(dir);
+    command
+}
+
+fn json(command: &mut Command) -> Value {
+    serde_json::from_slice(&succeed(command.args(["--output", "json"]))).expect("JSON")
+}
+
+fn number(value: &Value) -> f64 {
+    value.as_f64().unwrap_or_else(|| panic!("{value} is no number"))
+}
+
+fn failure(finished: &Finished, code: i32) -> &str {
+    assert_eq!(finished.status.code(), Some(code), "{finished:?}");
+    finished.stderr.lines().find_map(|line| line.strip_prefix("error: ")).expect("an error is told")
+}
+
+#[test]
+fn every_workload_is_measured_and_verified() {
+    let dir = TempDir::new().expect("a directory");
+    for (line, flows) in [
+        ("produce --verify --mode records --batch-records 10 --in-flight 4", [true, false, false]),
+        ("follow --verify --producers 2 --consumers 3 --partitions 2", [true, true, false]),
+        ("follow --verify --mode client --record-size 20-200 --compression lz4", [true, true, false]),
+        ("earliest --verify --backlog 200kB --consumers 2 --partitions 2", [false, false, true]),
+        ("both --verify --backlog 200kB --rate 5k --batch-records 5 --unary", [true, true, true]),
+    ] {
+        let outcome = json(&mut bench(dir.path(), &format!("{line} {BRIEFLY}")));
+        let summary = &outcome["summary"];
+        for (name, expected) in ["produced", "followed", "caught_up"].into_iter().zip(flows) {
+            assert_eq!(!summary[name].is_null(), expected, "{line}: {name}: {summary}");
+            if expected {
+                assert!(number(&summary[name]["records_per_s"]) > 0.0, "{line}: {name}: {summary}");
+            }
+        }
+        assert_eq!(summary["acknowledgement"].is_null(), !flows[0], "{line}: {summary}");
+        assert_eq!(summary["end_to_end"].is_null(), !flows[1], "{line}: {summary}");
+        for latency in
+            [&summary["acknowledgement"], &summary["end_to_end"]].into_iter().filter(|l| !l.is_null())
+        {
+            assert!(number(&latency["p50_ns"]) > 0.0, "{line}: {latency}");
+            assert!(number(&latency["p99_99_ns"]) <= number(&latency["max_ns"]), "{line}: {latency}");
+        }
+        assert!(number(&outcome["verified_records"]) > 0.0, "{line}: {outcome}");
+        assert_eq!(outcome["broker"]["own"], true);
+    }
+    assert_eq!(dir.path().read_dir().expect("a directory").count(), 0, "nothing is left behind");
+}
+
+#[test]
+fn a_total_is_kept_and_a_page_and_a_table_are_written() {
+    let dir = TempDir::new().expect("a directory");
+    let page = dir.path().join("report.html");
+    let line = "follow --warm-up 0s --total 1000 --batch-records 10";
+    let text = succeed(bench(dir.path(), line).arg("--report").arg(&page));
+    let text = String::from_utf8(text).expect("text");
+    for column in ["RECORDS/S", "LATENCY", "P99.99", "durability fsync"] {
+        assert!(text.contains(column), "{column} in {text}");
+    }
+    let produced = text.lines().find(|line| line.starts_with("produced")).expect("a line");
+    assert!(produced.ends_with(" 1,000"), "{produced}");
+    let page = std::fs::read_to_string(page).expect("a page");
+    assert!(page.starts_with("<!doctype html>") && page.contains("<svg") && page.contains("end to end"));
+}
+
+#[test]
+fn a_ceiling_stands_beside_the_broker() {
+    let dir = TempDir::new().expect("a directory");
+    for (line, limits) in [
+        ("produce --partitions 2", 4),
+        ("produce --durability os --mode client", 2),
+        ("earliest --backlog 200kB --mode records", 1),
+    ] {
+        let line = format!("{line} --ceiling --rounds 2 {BRIEFLY}");
+        let outcome = json(&mut bench(dir.path(), &line));
+        let told = outcome["ceiling"]["limits"].as_array().expect("limits");
+        assert_eq!(told.len(), limits, "{line}: {told:?}");
+        for limit in told {
+            assert!(number(&limit["share"]["median"]) > 0.0, "{line}: {limit}");
+        }
+        assert_eq!(outcome["rounds"].as_array().map(Vec::len), Some(2));
+    }
+}
+
+#[test]
+fn a_broker_that_runs_already_is_measured_and_keeps_no_topics() {
+    let dir = TempDir::new().expect("a directory");
+    let server = ServerProcess::start(SAGWAN, dir.path().join("data"));
+    let pid = server.id().to_string();
+    let line = format!("bench follow {BRIEFLY} --topics 2 --server-pid {pid}");
+    let outcome = json(&mut server.cli(line.split_whitespace()));
+    assert_eq!(outcome["broker"]["own"], false);
+    assert!(number(&outcome["summary"]["followed"]["records"]) > 0.0, "{outcome}");
+    let topics = succeed(&mut server.cli(["topic", "list", "--output", "json"]));
+    assert_eq!(serde_json::from_slice::<Value>(&topics).expect("JSON"), serde_json::json!([]));
+}
+
+#[test]
+fn what_makes_no_sense_is_told_before_anything_starts() {
+    let dir = TempDir::new().expect("a directory");
+    let refused = run(&mut bench(dir.path(), "follow --ceiling"));
+    assert!(failure(&refused, 2).starts_with("--ceiling:"), "{refused:?}");
+    let refused = run(&mut bench(&dir.path().join("none"), "produce"));
+    assert!(failure(&refused, 2).starts_with("--dir"), "{refused:?}");
+    let refused = run(&mut bench(dir.path(), &format!("produce {BRIEFLY} --config nowhere.toml")));
+    assert!(failure(&refused, 1).contains("did not start"), "{refused:?}");
+    let mut elsewhere = Command::new(SAGWAN);
+    let refused = run(elsewhere.args(["bench", "produce", "--server", "127.0.0.1:1"]));
+    assert!(failure(&refused, 3).contains("no broker answers"), "{refused:?}");
+    assert_eq!(dir.path().read_dir().expect("a directory").count(), 0, "nothing is left behind");
+}
