@@ -85,9 +85,11 @@ impl SimProducer {
         self.pending.iter().cloned().collect()
     }
 
-    /// One that was acknowledged, `back` batches ago.
+    /// One that was acknowledged, `back` batches ago; `None` if the log need not remember it, should it have those that are
+    /// not acknowledged too.
     pub(super) fn acknowledged(&self, back: usize) -> Option<Numbered> {
-        self.acknowledged.iter().rev().nth(back).map(|(batch, _)| batch.clone())
+        let one = self.acknowledged.iter().rev().nth(back).map(|(batch, _)| batch.clone());
+        one.filter(|_| back + self.pending.len() < WINDOW)
     }
 
     /// What became of one that was sent.

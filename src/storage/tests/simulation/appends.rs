@@ -1,5 +1,7 @@
 //! What is appended: by nobody in particular, and by idempotent producers.
 
+use std::sync::PoisonError;
+
 use super::super::sim_producer::{Numbered, SimProducer};
 use super::*;
 
@@ -94,7 +96,9 @@ impl Simulation {
 
     fn send(&mut self, log: usize, number: u64, batch: BytesMut, expected_offset: Option<Offset>) {
         let outcomes = Arc::clone(&self.outcomes[log]);
-        let done: AppendDone = Box::new(move |result| outcomes.lock().unwrap().push((number, result)));
+        let done: AppendDone = Box::new(move |result| {
+            outcomes.lock().unwrap_or_else(PoisonError::into_inner).push((number, result))
+        });
         self.up().logs[log].append(Append { batch, expected_offset, done });
     }
 }
