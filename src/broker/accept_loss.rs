@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::error::BrokerError;
 use super::node::Broker;
-use super::partition::Partition;
+use super::partition::{Life, Partition};
 use super::topic::Topic;
 use super::topics::{Topics, log_spec};
 use crate::storage::{AcceptLossError, AcceptedLoss, LogError, LogState};
@@ -13,7 +13,8 @@ use crate::types::TopicName;
 impl Broker {
     /// Gives up what a partition has lost at the end of its log, for good, and lets it go on behind that; internal topics
     /// too. When this returns, it survives a power cut. All that can be read stays readable; reads of the rest are told
-    /// that it is lost. Calls for the partition that are under way meanwhile may be told to try again.
+    /// that it is lost. Calls for the partition that are under way meanwhile are told to try again
+    /// ([`BrokerError::Reopening`]).
     ///
     /// # Errors
     /// [`BrokerError::UnknownTopic`], [`BrokerError::UnknownPartition`], [`BrokerError::NothingLost`],
@@ -34,7 +35,12 @@ impl Topics {
         let open = slot.as_ref().map_err(|reason| nothing_lost(format!("it cannot be opened: {reason}")))?;
         let spec = log_spec(name, topic.id, topic.config.log_config(), id);
         let log = open.log();
-        match self.store.accept_loss(&log, &spec) {
+        open.set_life(Life::Reopening);
+        let outcome = self.store.accept_loss(&log, &spec);
+        if let Err(AcceptLossError::Log(_)) = outcome {
+            open.set_life(Life::Open);
+        }
+        match outcome {
             Ok((log, accepted)) => {
                 let AcceptedLoss { first, next, .. } = accepted;
                 tracing::warn!(topic = %name, partition = %id, %first, %next, "a loss was accepted");
@@ -63,6 +69,7 @@ impl Topics {
         }
         let Topic { name, id: topic_id, given, config, .. } = topic;
         self.show(Topic::new(name.clone(), *topic_id, given.clone(), config.clone(), slots));
+        partition.set_life(Life::Fenced);
         BrokerError::Fenced { topic: name.clone(), partition: id, detail }
     }
 }

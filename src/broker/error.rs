@@ -133,6 +133,14 @@ pub enum BrokerError {
         /// What happened to it.
         detail: String,
     },
+    /// The partition's log is being opened again, behind a loss that was accepted. Try again.
+    #[error("{topic}-{partition} is being opened again")]
+    Reopening {
+        /// The topic.
+        topic: TopicName,
+        /// The partition.
+        partition: PartitionId,
+    },
     /// The end of the log is not lost, so nothing is to be accepted.
     #[error("{topic}-{partition} has no loss to accept: {detail}")]
     NothingLost {
@@ -154,6 +162,8 @@ pub enum BrokerError {
         first: Offset,
         /// The last offset of the range.
         last: Offset,
+        /// An operator has accepted the loss of this range.
+        accepted: bool,
         /// What was found.
         detail: String,
     },

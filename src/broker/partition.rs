@@ -20,8 +20,28 @@ use crate::types::{Offset, PartitionId, TopicName};
 pub(super) struct Mark {
     /// One past the last offset readers may see.
     pub(super) high_watermark: Offset,
+    /// Whether more can come.
+    pub(super) life: Life,
+}
+
+/// What has become of a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Life {
+    /// Its log is open.
+    Open,
+    /// Its log may be closed for a moment: a loss is being accepted.
+    Reopening,
+    /// Its log could not be opened again, and nothing more will come before the next start.
+    Fenced,
     /// The topic is gone, and nothing more will come.
-    pub(super) deleted: bool,
+    Deleted,
+}
+
+impl Life {
+    /// Whether nothing more will come.
+    pub(super) fn is_over(self) -> bool {
+        matches!(self, Self::Fenced | Self::Deleted)
+    }
 }
 
 /// One partition with an open log.
@@ -40,7 +60,7 @@ impl Partition {
     /// Takes over an open log and listens to it.
     pub(super) fn new(topic: TopicName, id: PartitionId, log: LogHandle) -> Self {
         let mark =
-            Arc::new(watch::Sender::new(Mark { high_watermark: log.durable_offset(), deleted: false }));
+            Arc::new(watch::Sender::new(Mark { high_watermark: log.durable_offset(), life: Life::Open }));
         listen(&log, &mark);
         let read_only = AtomicBool::new(log.status().state != LogState::Online);
         Self { topic, id, log: RwLock::new(Arc::new(log)), mark, read_only }
@@ -54,6 +74,7 @@ impl Partition {
             *current = Arc::clone(&log);
             self.read_only.store(false, Ordering::Relaxed);
         }
+        self.set_life(Life::Open);
         listen(&log, &self.mark);
     }
 
@@ -85,15 +106,15 @@ impl Partition {
         self.mark.subscribe()
     }
 
-    /// The topic is no more: wakes every reader, and from now on a closed log means an unknown topic.
-    pub(super) fn set_deleted(&self) {
-        self.mark.send_modify(|mark| mark.deleted = true);
+    /// Says what a closed log means from now on, and wakes every reader.
+    pub(super) fn set_life(&self, life: Life) {
+        self.mark.send_modify(|mark| mark.life = life);
     }
 
     /// Reads whole batches from `offset` on, without blocking: from memory where possible, otherwise on
     /// another thread.
     pub(super) async fn read(&self, offset: i64, max_bytes: u64) -> Result<ReadBatches, BrokerError> {
-        if self.mark.borrow().deleted {
+        if self.mark.borrow().life == Life::Deleted {
             return Err(BrokerError::UnknownTopic { topic: self.topic.clone() });
         }
         let offset = Offset::new(offset).ok_or_else(|| self.out_of_range(offset))?;
@@ -174,8 +195,8 @@ impl Partition {
                     high_watermark: durable_offset,
                 }
             }
-            ReadError::DataLoss { first, last, detail } => {
-                BrokerError::DataLoss { topic, partition, first, last, detail }
+            ReadError::DataLoss { first, last, accepted, detail } => {
+                BrokerError::DataLoss { topic, partition, first, last, accepted, detail }
             }
             ReadError::Io { ref source, .. } if is_exhausted(source) => {
                 BrokerError::TooManyFiles { topic, partition: Some(partition), detail: error.to_string() }
@@ -187,12 +208,20 @@ impl Partition {
         }
     }
 
-    /// A log is closed by the deletion of its topic or by the end of the broker.
+    /// A log is closed by the deletion of its topic, by the acceptance of a loss, or by the end of the broker.
     pub(super) fn closed(&self) -> BrokerError {
-        if self.mark.borrow().deleted {
-            BrokerError::UnknownTopic { topic: self.topic.clone() }
-        } else {
-            BrokerError::ShuttingDown
+        let (topic, partition) = (self.topic.clone(), self.id);
+        // Copied first: nobody asks the log with the mark in hand.
+        let life = self.mark.borrow().life;
+        match life {
+            Life::Deleted => BrokerError::UnknownTopic { topic },
+            Life::Fenced => {
+                BrokerError::Fenced { topic, partition, detail: "it could not be opened again".to_owned() }
+            }
+            Life::Reopening => BrokerError::Reopening { topic, partition },
+            // It was the log before that is closed.
+            Life::Open if !self.log().is_closed() => BrokerError::Reopening { topic, partition },
+            Life::Open => BrokerError::ShuttingDown,
         }
     }
 }

@@ -29,8 +29,8 @@ impl PartitionReader {
     ///
     /// # Errors
     /// [`BrokerError::OffsetOutOfRange`], [`BrokerError::DataLoss`], [`BrokerError::Storage`],
-    /// [`BrokerError::UnknownTopic`] after a deletion, [`BrokerError::ShuttingDown`] once the logs are
-    /// closed.
+    /// [`BrokerError::UnknownTopic`] after a deletion, [`BrokerError::Reopening`] and [`BrokerError::Fenced`] when a loss is
+    /// accepted, [`BrokerError::ShuttingDown`] once the logs are closed.
     pub async fn read(&self, offset: Offset, max_bytes: u64) -> Result<Fetched, BrokerError> {
         self.read_at(offset.get(), max_bytes).await
     }
@@ -58,17 +58,17 @@ impl PartitionReader {
     /// Returns the high watermark once it is beyond `offset`, at once if it is already.
     ///
     /// # Errors
-    /// [`BrokerError::UnknownTopic`] when the topic is deleted, [`BrokerError::ShuttingDown`] when the broker
-    /// begins to shut down: a stream that catches up ends then too.
+    /// [`BrokerError::UnknownTopic`] when the topic is deleted, [`BrokerError::Fenced`] when the partition could not be
+    /// opened again after a loss was accepted, [`BrokerError::ShuttingDown`] when the broker begins to shut down: a stream that catches up ends then too.
     pub async fn wait_beyond(&mut self, offset: Offset) -> Result<Offset, BrokerError> {
-        let beyond = self.marks.wait_for(|mark| mark.deleted || mark.high_watermark > offset);
+        let beyond = self.marks.wait_for(|mark| mark.life.is_over() || mark.high_watermark > offset);
         let mark = tokio::select! {
             biased;
             () = self.shutdown.cancelled() => return Err(BrokerError::ShuttingDown),
             mark = beyond => mark.map(|mark| *mark),
         };
         match mark {
-            Ok(Mark { high_watermark, deleted: false }) => Ok(high_watermark),
+            Ok(Mark { high_watermark, life }) if !life.is_over() => Ok(high_watermark),
             // The partition holds the sending end, so a mark can always be had while it is there.
             Ok(_) | Err(_) => Err(self.partition.closed()),
         }
@@ -77,7 +77,7 @@ impl PartitionReader {
     /// Whether there is no record at `offset` yet, but the next one will be there.
     pub(super) fn ends_at(&self, offset: i64) -> bool {
         let mark = self.marks.borrow();
-        !mark.deleted && mark.high_watermark.get() == offset
+        !mark.life.is_over() && mark.high_watermark.get() == offset
     }
 
     /// From now on, only later moves count as such.

@@ -7,7 +7,7 @@ use std::sync::{Arc, mpsc};
 use super::catalogue::{Catalogue, Command};
 use super::error::BrokerError;
 use super::node::Broker;
-use super::partition::Partition;
+use super::partition::{Life, Partition};
 use super::topic::{self, Topic, TopicDescription};
 use super::topic_config::{self, TopicConfig};
 use super::topics::{Topics, log_specs};
@@ -187,7 +187,7 @@ impl Topics {
         let next = catalogue.apply(Command::DeleteTopic { name: name.clone() })?;
         self.commit(catalogue, next).map_err(|error| BrokerError::of_topic(name, &error))?;
         self.hide(name);
-        topic.open_partitions().for_each(|partition| partition.set_deleted());
+        topic.open_partitions().for_each(|partition| partition.set_life(Life::Deleted));
         for hear in self.on_deleted.read().iter() {
             hear(name, topic.id);
         }

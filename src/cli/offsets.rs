@@ -11,7 +11,8 @@ use crate::client::{Client, PartitionInfo, PartitionState, TopicName};
 /// Which topic.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Records are counted by their offsets: where compaction has removed some, there are fewer.
+RECORDS counts the offsets from EARLIEST to LATEST. Where some hold no record, there are fewer records: where
+compaction has removed some, and above all behind an accepted loss, which leaves a gap of 2^48 offsets.
 A partition that cannot be read is told on standard error, and the exit code is then 1.")]
 pub(super) struct OffsetsArgs {
     /// The topic

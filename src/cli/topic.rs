@@ -104,8 +104,9 @@ pub(super) struct DeleteArgs {
 #[command(after_help = "\
 Example:
   sagwan topic accept-loss orders --partition 3
-For a partition that is read-only because the end of its log is lost; `sagwan topic describe` says why. What can be read of it
-stays; what cannot is lost for good, and readers are told. The partition goes on far behind, with offsets that were never used.")]
+For a partition that is read-only because the end of its log is lost; `sagwan topic describe` says why. What can be \
+read of it stays; what cannot is lost for good, and readers are told. The partition goes on far above, with offsets \
+that were never used. After that of __consumer_offsets, groups go on from what can be read, which may be older.")]
 pub(super) struct AcceptLossArgs {
     /// The topic; __consumer_offsets, too
     #[arg(value_parser = input::topic)]

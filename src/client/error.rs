@@ -31,6 +31,8 @@ pub mod reason {
     pub const DELIVERY_TIMEOUT: &str = "DELIVERY_TIMEOUT";
     /// The answer is not what the contract says.
     pub const UNEXPECTED_ANSWER: &str = "UNEXPECTED_ANSWER";
+    /// The end of the partition's log is not lost: there is no loss to accept.
+    pub const NO_LOSS: &str = "NO_LOSS";
     /// Some of a partition's records cannot be read; the facts tell which.
     pub const DATA_LOSS: &str = "DATA_LOSS";
     /// The partition takes neither reads nor writes until it is looked at.

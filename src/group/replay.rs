@@ -24,7 +24,7 @@ pub(super) struct Replayed {
 }
 
 /// Reads a partition of the topic from its start to its end. What cannot be read is passed over and
-/// remembered.
+/// remembered, unless an operator has accepted its loss.
 pub(super) async fn replay(broker: Arc<Broker>, partition: i32) -> Replayed {
     let mut replayed = Replayed::default();
     if let Err(error) = read_all(&broker, partition, &mut replayed).await {
@@ -54,14 +54,21 @@ async fn read_all(broker: &Broker, partition: i32, replayed: &mut Replayed) -> R
                     chunks.filter_map(|chunk| replayed.take(chunk, offset, &mut scratch, cap)).last();
                 damage.map(|Damage { last, detail }| {
                     let (topic, partition) = (topic.clone(), PartitionId::new(partition).unwrap_or_default());
-                    let error = BrokerError::DataLoss { topic, partition, first, last, detail };
+                    let error =
+                        BrokerError::DataLoss { topic, partition, first, last, accepted: false, detail };
                     Loss { through: last, error }
                 })
             }
             Err(error) => {
-                let BrokerError::DataLoss { last, .. } = error else { return Err(error) };
+                let BrokerError::DataLoss { first, last, accepted, .. } = error else { return Err(error) };
                 offset = offset.max(last).plus(1);
-                Some(Loss { through: last, error })
+                if accepted {
+                    // Whoever accepted it has settled it: what was read before it is all there is.
+                    tracing::info!(partition, %first, %last, "an accepted loss of committed offsets passed over");
+                    None
+                } else {
+                    Some(Loss { through: last, error })
+                }
             }
         };
         if let Some(loss) = loss {

@@ -211,3 +211,36 @@ async fn a_new_commit_mends_what_was_lost() {
     let (_broker, groups) = reopen(&place, broker, groups).await;
     check(&groups);
 }
+
+#[tokio::test]
+async fn an_accepted_loss_is_settled_with_the_next_start() {
+    let place = Place::new();
+    let (broker, groups) = open(&place).await;
+    create(&broker, "t", 2, &[]).await;
+    for offset in [3, 4] {
+        groups.commit(&group("g"), vec![commit("t", 0, offset)]).await.expect("committed");
+    }
+    broker.close().await.expect("an orderly end");
+    drop((broker, groups));
+    let home = super::offsets_log::partition_of(&group("g"), 16);
+    let log = place.dir.path().join(format!("{OFFSETS_TOPIC}-{home}/{:020}.log", 0));
+    let bytes = fs::read(&log).expect("there");
+    fs::write(&log, &bytes[..bytes.len() - 1]).expect("written");
+
+    let (broker, groups) = open(&place).await;
+    let of = asked(&[("t", 0), ("t", 1)]);
+    groups.committed(&group("g"), &of).expect_err("3 is not the last one");
+    broker.accept_loss(&TopicName::offsets(), home as i32).await.expect("accepted");
+    let (broker, groups) = reopen(&place, broker, groups).await;
+    assert_eq!(offsets(&groups, "g"), [("t".to_owned(), 0, 3)], "what can be read counts");
+
+    groups.commit(&group("g"), vec![commit("t", 0, 5)]).await.expect("committed");
+    let (_broker, groups) = reopen(&place, broker, groups).await;
+    assert_eq!(offsets(&groups, "g"), [("t".to_owned(), 0, 5)]);
+    assert_eq!(groups.committed(&group("g"), &of).expect("known").len(), 1);
+    let never = (0..)
+        .map(|i| format!("never-{i}"))
+        .find(|name| super::offsets_log::partition_of(&group(name), 16) == home);
+    let never = group(&never.expect("there is one"));
+    assert_eq!(groups.committed(&never, &of).expect("it has none"), []);
+}

@@ -38,6 +38,12 @@ impl LogHandle {
         self.send(Command::Append(self.number, Append { batch, expected_offset, done }));
     }
 
+    /// Whether it has been closed or deleted: it gives and takes nothing any more.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.view.is_closed()
+    }
+
     /// One past the last offset that readers may see.
     pub fn durable_offset(&self) -> Offset {
         self.view.durable_offset()

@@ -15,6 +15,7 @@ use super::producer_recovery::RecoveredProducers;
 use super::producer_snapshot::{self, SnapshotFiles};
 use super::producers::Producers;
 use super::scan::Place;
+use super::seals::Seal;
 use super::segment::{Segment, SegmentError};
 use super::segment_reader::SegmentReader;
 use super::small_file;
@@ -369,7 +370,10 @@ impl LogView {
                     Some(next) => at = next,
                     None => return Ok(None),
                 },
-                Err(error) => return Err(self.read_error(error, offset.max(segment.base()))),
+                Err(error) => {
+                    let accepted = segment.seal().is_some_and(Seal::is_gap);
+                    return Err(self.read_error(error, offset.max(segment.base()), accepted));
+                }
             }
         }
     }
@@ -396,8 +400,9 @@ impl LogView {
         self.segment_at(offset).is_some_and(|(segment, _)| segment.damages().holding(offset).is_some())
     }
 
-    /// `at`: the offset that was asked for, or the first one of the segment that was looked at.
-    fn read_error(&self, error: SegmentError, at: Offset) -> ReadError {
+    /// `at`: the offset that was asked for, or the first one of the segment that was looked at. `accepted`: what is lost of
+    /// that segment was given up.
+    fn read_error(&self, error: SegmentError, at: Offset, accepted: bool) -> ReadError {
         if self.is_closed() || at < self.log_start_offset() {
             // The files were deleted while they were looked at.
             let (log_start_offset, durable_offset) = (self.log_start_offset(), self.durable_offset());
@@ -414,7 +419,7 @@ impl LogView {
             }
             SegmentError::Damaged(Damage { first, next, detail, .. }) => {
                 let (first, last) = (first.max(self.log_start_offset()), Offset::clamped(next.get() - 1));
-                ReadError::DataLoss { first, last, detail }
+                ReadError::DataLoss { first, last, accepted, detail }
             }
         }
     }

@@ -191,6 +191,8 @@ pub enum ReadError {
         first: Offset,
         /// The last offset of the unreadable range.
         last: Offset,
+        /// An operator has accepted the loss of this range.
+        accepted: bool,
         /// What was found.
         detail: String,
     },

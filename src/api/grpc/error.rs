@@ -27,6 +27,8 @@ const STORAGE_FULL_RETRY: Duration = Duration::from_secs(5);
 const TOO_MANY_FILES_RETRY: Duration = Duration::from_secs(1);
 /// The next read looks at the file anew.
 const VANISHED_RETRY: Duration = Duration::from_millis(100);
+/// About what it takes to open a log again.
+const REOPENING_RETRY: Duration = Duration::from_millis(100);
 /// About what a restart takes.
 const SHUTTING_DOWN_RETRY: Duration = Duration::from_secs(1);
 
@@ -331,6 +333,12 @@ impl From<BrokerError> for Failure {
                 let place = place_in(&topic, partition);
                 return Self::new(Code::ResourceExhausted, "TOO_MANY_OPEN_FILES", message, place)
                     .retry_after(TOO_MANY_FILES_RETRY);
+            }
+            BrokerError::Reopening { topic, partition } => {
+                let mut metadata = place(&topic, partition);
+                metadata.push(("detail", "it is being opened again".to_owned()));
+                return Self::new(Code::Unavailable, "PARTITION_FENCED", message, metadata)
+                    .retry_after(REOPENING_RETRY);
             }
             BrokerError::Fenced { topic, partition, detail } => {
                 let mut metadata = place(&topic, partition);

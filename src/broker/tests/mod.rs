@@ -1,5 +1,6 @@
 //! The broker over a real store.
 
+mod accept_loss;
 mod admin;
 mod end;
 mod every_step;
