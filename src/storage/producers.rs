@@ -345,8 +345,7 @@ impl Producer {
             // Only in a log that is replayed: the producer had been forgotten, and began anew.
             self.batches.clear();
         }
-        let before =
-            last.filter(|last| continues && last.epoch == batch.epoch).map_or(0, |last| last.through());
+        let before = last.filter(|_| continues).map_or(0, |last| last.through());
         let ProducerBatch { epoch, base_sequence, records, .. } = *batch;
         let pushed = Remembered { epoch, base_sequence, records, base_offset, before };
         self.due = Due { epoch, sequence: pushed.next_sequence() };
