@@ -59,7 +59,8 @@ impl PartitionReader {
     ///
     /// # Errors
     /// [`BrokerError::UnknownTopic`] when the topic is deleted, [`BrokerError::Fenced`] when the partition could not be
-    /// opened again after a loss was accepted, [`BrokerError::ShuttingDown`] when the broker begins to shut down: a stream that catches up ends then too.
+    /// opened again after a loss was accepted, [`BrokerError::ShuttingDown`] when the broker begins to shut down: a stream
+    /// that catches up ends then too.
     pub async fn wait_beyond(&mut self, offset: Offset) -> Result<Offset, BrokerError> {
         let beyond = self.marks.wait_for(|mark| mark.life.is_over() || mark.high_watermark > offset);
         let mark = tokio::select! {
