@@ -238,7 +238,7 @@ async fn an_accepted_loss_is_settled_with_the_next_start() {
     let (_broker, groups) = reopen(&place, broker, groups).await;
     assert_eq!(offsets(&groups, "g"), [("t".to_owned(), 0, 5)]);
     assert_eq!(groups.committed(&group("g"), &of).expect("known").len(), 1);
-    let never = (0..)
+    let never = (0..10_000)
         .map(|i| format!("never-{i}"))
         .find(|name| super::offsets_log::partition_of(&group(name), 16) == home);
     let never = group(&never.expect("there is one"));
