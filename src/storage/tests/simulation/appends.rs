@@ -97,7 +97,7 @@ impl Simulation {
     fn send(&mut self, log: usize, number: u64, batch: BytesMut, expected_offset: Option<Offset>) {
         let outcomes = Arc::clone(&self.outcomes[log]);
         let done: AppendDone = Box::new(move |result| {
-            outcomes.lock().unwrap_or_else(PoisonError::into_inner).push((number, result))
+            outcomes.lock().unwrap_or_else(PoisonError::into_inner).push((number, result));
         });
         self.up().logs[log].append(Append { batch, expected_offset, done });
     }
