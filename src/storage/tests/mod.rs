@@ -10,6 +10,7 @@ mod hook_fs;
 mod idempotence;
 mod indexes;
 mod interleavings;
+mod log_files;
 mod lost_seals;
 mod producers;
 mod recovery;
@@ -31,7 +32,7 @@ use std::sync::mpsc::{Receiver, channel};
 
 use bytes::BytesMut;
 
-use super::fs::{Fs, FsFile, RealFs};
+use super::fs::{Fs, FsFile, OpenHow, RealFs};
 use super::mmap::Map;
 use super::*;
 use crate::clock::{Clock, ManualClock};
