@@ -12,6 +12,7 @@ mod indexes;
 mod interleavings;
 mod lost_seals;
 mod producers;
+mod reading_on;
 mod recovery;
 mod rot;
 mod scans;
