@@ -309,6 +309,9 @@ impl Map for HookMap {
         bytes[from.saturating_sub(range.start) as usize..].fill(0);
         Ok(bytes.into())
     }
+    fn slice_in_memory(self: Arc<Self>, range: Range<u64>) -> Option<Bytes> {
+        self.slice(range).ok()
+    }
     fn has_failed(&self) -> bool {
         let times = |untold: u64| untold.checked_sub(1);
         let has_failed = self.failed.load(Ordering::Relaxed)

@@ -13,6 +13,7 @@ mod interleavings;
 mod log_files;
 mod lost_seals;
 mod producers;
+mod reading_on;
 mod recovery;
 mod rot;
 mod scans;
