@@ -153,6 +153,7 @@ async fn measure(
         (true, true) => "--backlog 2GiB",
         (false, false) if part.at_half_the_greatest_rate => "--duration 10s",
         (false, false) => "",
+        (false, true) if part.at_half_the_greatest_rate => "--duration 3s --warm-up 300ms",
         (false, true) => "--duration 1s --warm-up 300ms",
     };
     let line = format!("{line} {length} --rounds {rounds} --ceiling");
