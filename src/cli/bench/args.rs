@@ -216,7 +216,10 @@ pub(super) enum Special {
 
 /// What to measure, and how.
 #[derive(Debug, Args)]
-#[expect(clippy::struct_excessive_bools, reason = "each is an option of its own, and any of them may be given")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is an option of its own, and any of them may be given"
+)]
 #[command(after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
 pub(crate) struct BenchArgs {
     #[command(subcommand)]
