@@ -2,11 +2,14 @@
 
 #![allow(clippy::expect_used, reason = "a step that fails ends the test")]
 
+use std::io::Read as _;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use storage_tests::command::{Finished, run, succeed};
+use storage_tests::poll::block_until;
 use storage_tests::process::ServerProcess;
 use tempfile::TempDir;
 
@@ -86,7 +89,7 @@ fn a_total_is_kept_and_a_page_and_a_table_are_written() {
 fn a_ceiling_stands_beside_the_broker() {
     let dir = TempDir::new().expect("a directory");
     for (line, limits) in [
-        ("produce --partitions 2", 4),
+        ("produce --partitions 2", 5),
         ("produce --durability os --mode client", 2),
         ("earliest --backlog 200kB --mode records", 1),
     ] {
@@ -98,6 +101,93 @@ fn a_ceiling_stands_beside_the_broker() {
             assert!(number(&limit["share"]["median"]) > 0.0, "{line}: {limit}");
         }
         assert_eq!(outcome["rounds"].as_array().map(Vec::len), Some(2));
+    }
+}
+
+#[test]
+fn a_latency_is_held_against_a_bare_call_and_a_synced_write() {
+    let dir = TempDir::new().expect("a directory");
+    let line =
+        "produce --mode records --unary --batch-records 1 --ceiling --rounds 2 --warm-up 0s --total 300";
+    for line in [line.to_owned(), format!("{line} --rate 2000")] {
+        let outcome = json(&mut bench(dir.path(), &line));
+        let ratios = &outcome["ceiling"]["latency_ratios"][0];
+        assert!(number(&ratios["p50"]["median"]) > 0.0, "{line}: {ratios}");
+        assert!(number(&ratios["p99"]["median"]) > 0.0, "{line}: {ratios}");
+        assert!(ratios["p99_9"].is_null(), "300 requests tell none: {line}: {ratios}");
+    }
+}
+
+#[test]
+fn a_cold_backlog_is_read_once_a_round_beside_a_plain_read_and_a_warm_reader() {
+    let dir = TempDir::new().expect("a directory");
+    let line = "earliest --cold --backlog 1MB --warm-readers 1 --ceiling --rounds 2";
+    let outcome = json(&mut bench(dir.path(), line));
+    let limits = outcome["ceiling"]["limits"].as_array().expect("limits");
+    assert_eq!(limits.len(), 2, "{limits:?}");
+    for limit in limits {
+        assert!(number(&limit["share"]["median"]) > 0.0, "{limit}");
+    }
+    assert_eq!(limits[1]["name"], "plain read of the same files");
+    assert!(number(&limits[1]["flow"]["bytes"]) >= 2.0 * 1e6, "all of it, each time: {}", limits[1]);
+    for round in outcome["rounds"].as_array().expect("rounds") {
+        let records = number(&round["caught_up"]["records"]);
+        assert!((10_000.0..12_000.0).contains(&records), "once: {records}");
+    }
+    let ratios = &outcome["ceiling"]["latency_ratios"][0];
+    assert!(number(&ratios["p50"]["median"]) > 0.0, "{ratios}");
+    assert_eq!(dir.path().read_dir().expect("a directory").count(), 0, "nothing is left behind");
+}
+
+#[test]
+fn idle_partitions_have_memory_and_a_start() {
+    let dir = TempDir::new().expect("a directory");
+    let idle = json(&mut bench(dir.path(), "idle --partitions 7 --rounds 2"));
+    assert_eq!(idle["partitions"], 7);
+    assert!(number(&idle["files"]) >= 7.0, "{idle}");
+    assert!(number(&idle["resident_bytes"]["median"]) > 0.0, "{idle}");
+    assert!(number(&idle["start_ratio"]["median"]) > 0.0, "{idle}");
+    assert_eq!(idle["rounds"].as_array().map(Vec::len), Some(2));
+    assert_eq!(dir.path().read_dir().expect("a directory").count(), 0, "nothing is left behind");
+}
+
+#[test]
+fn the_suite_runs_the_loads_that_are_asked_for_and_tells_their_targets() {
+    let dir = TempDir::new().expect("a directory");
+    let suite = json(&mut bench(dir.path(), "suite --only 2,12 --quick --rounds 1"));
+    let rows = suite["rows"].as_array().expect("rows");
+    assert_eq!(rows.iter().map(|row| row["number"].as_u64()).collect::<Vec<_>>(), [Some(2), Some(12)]);
+    assert_eq!(rows[0]["target"]["at_least"], 0.85);
+    assert!(number(&rows[0]["measured"]["median"]) > 0.0, "{suite}");
+    assert!(rows[1]["command"].as_str().is_some_and(|line| line.contains("--rate ")), "{suite}");
+    assert_eq!(dir.path().read_dir().expect("a directory").count(), 0, "nothing is left behind");
+}
+
+#[test]
+fn an_interrupted_run_leaves_no_broker_and_no_directory() {
+    let dir = TempDir::new().expect("a directory");
+    for (line, signal) in [
+        ("produce --duration 1h --ceiling", Signal::TERM),
+        ("idle --partitions 100 --rounds 1000", Signal::INT),
+    ] {
+        let mut command = bench(dir.path(), line);
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("started");
+        let data = || {
+            let made = dir.path().read_dir().expect("a directory").find_map(Result::ok)?;
+            Some(made.path().join("data/catalogue")).filter(|path| path.exists())
+        };
+        block_until("a broker runs", || data().is_some());
+        let lock = data().expect("a broker").with_file_name(".lock");
+        let broker = std::fs::read_to_string(&lock).expect("a pid").trim().to_owned();
+        assert!(Path::new("/proc").join(&broker).exists(), "it runs: {broker}");
+        kill_process(Pid::from_child(&child), signal).expect("signalled");
+        let mut told = String::new();
+        let stderr = child.stderr.as_mut().expect("a pipe");
+        stderr.read_to_string(&mut told).expect("text");
+        assert_eq!(child.wait().expect("an end").code(), Some(1), "{line}: {told}");
+        assert!(told.contains("error: interrupted"), "{line}: {told}");
+        assert!(!Path::new("/proc").join(&broker).exists(), "{line}: it has ended: {broker}");
+        assert_eq!(dir.path().read_dir().expect("a directory").count(), 0, "{line}: nothing is left behind");
     }
 }
 
@@ -117,6 +207,8 @@ fn a_broker_that_runs_already_is_measured_and_keeps_no_topics() {
 #[test]
 fn what_makes_no_sense_is_told_before_anything_starts() {
     let dir = TempDir::new().expect("a directory");
+    let refused = run(bench(dir.path(), "suite --only 1").env("SAGWAN_SERVER", "127.0.0.1:1"));
+    assert!(failure(&refused, 2).starts_with("--server:"), "{refused:?}");
     let refused = run(&mut bench(dir.path(), "follow --ceiling"));
     assert!(failure(&refused, 2).starts_with("--ceiling:"), "{refused:?}");
     let refused = run(&mut bench(&dir.path().join("none"), "produce"));

@@ -7,8 +7,6 @@ use clap::builder::NonEmptyStringValueParser;
 use clap::{Arg, Args, Command, FromArgMatches as _, Subcommand, ValueEnum};
 use serde::Serialize;
 
-use super::idle::IdleArgs;
-use super::suite::SuiteArgs;
 use super::units::{self, Amount, Sizes};
 use crate::cli::connection::SERVER;
 use crate::cli::input;
@@ -168,6 +166,47 @@ impl Durability {
     }
 }
 
+/// Memory and the time of a clean start with partitions that nobody uses
+#[derive(Debug, Clone, Args)]
+pub(crate) struct IdleArgs {
+    /// Partitions, each with one record
+    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = input::partition_count)]
+    pub(super) partitions: u32,
+    /// Start the broker so often
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub(super) rounds: u32,
+    /// Where the broker keeps its data: a new directory is made there, and removed at the end
+    #[arg(long, value_name = "DIR")]
+    pub(super) dir: Option<PathBuf>,
+    /// Its configuration file
+    #[arg(long, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) output: OutputArgs,
+}
+
+/// The loads that Sagwan is held to, with their targets
+#[derive(Debug, Clone, Args)]
+pub(crate) struct SuiteArgs {
+    /// Only the loads with these numbers
+    #[arg(long, value_name = "N,M", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=12))]
+    pub(super) only: Vec<u32>,
+    /// Three short rounds and small backlogs: to see that it runs, and about where things stand
+    #[arg(long)]
+    pub(super) quick: bool,
+    /// Rounds of each load [default: 5; 3 with --quick]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub(super) rounds: Option<u32>,
+    /// Where brokers keep their data: new directories are made there, and removed [default: as of sagwan bench]
+    #[arg(long, value_name = "DIR")]
+    pub(super) dir: Option<PathBuf>,
+    /// Their configuration file
+    #[arg(long, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) output: OutputArgs,
+}
+
 /// What is measured in another way.
 #[derive(Debug, Subcommand)]
 pub(super) enum Special {
@@ -177,6 +216,10 @@ pub(super) enum Special {
 
 /// What to measure, and how.
 #[derive(Debug, Args)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is an option of its own, and any of them may be given"
+)]
 #[command(after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
 pub(crate) struct BenchArgs {
     #[command(subcommand)]

@@ -84,8 +84,16 @@ struct Bare {
 struct Memory {
     bytes: usize,
     requests: Vec<ProduceRequest>,
-    /// The pages last made of them; for which format, size, and number of requests.
-    pages: Option<((FetchFormat, usize, usize), Arc<[Page]>)>,
+    /// What was last made of them to be read.
+    cut: Option<Cut>,
+}
+
+/// All that is kept, in pages.
+#[derive(Debug)]
+struct Cut {
+    /// For which format, size, and number of requests.
+    asked: (FetchFormat, usize, usize),
+    pages: Arc<[Page]>,
 }
 
 impl Bare {
@@ -113,17 +121,17 @@ impl Bare {
     fn pages(&self, format: FetchFormat, max_bytes: usize) -> Arc<[Page]> {
         let mut memory = self.memory.lock();
         let asked = (format, max_bytes, memory.requests.len());
-        if let Some((_, pages)) = memory.pages.as_ref().filter(|(made, _)| *made == asked) {
-            return Arc::clone(pages);
+        if let Some(cut) = memory.cut.as_ref().filter(|cut| cut.asked == asked) {
+            return Arc::clone(&cut.pages);
         }
-        let pages: Arc<[Page]> = memory.cut(format, max_bytes).into();
-        memory.pages = Some((asked, Arc::clone(&pages)));
+        let pages: Arc<[Page]> = memory.pages(format, max_bytes).into();
+        memory.cut = Some(Cut { asked, pages: Arc::clone(&pages) });
         pages
     }
 }
 
 impl Memory {
-    fn cut(&self, format: FetchFormat, max_bytes: usize) -> Vec<Page> {
+    fn pages(&self, format: FetchFormat, max_bytes: usize) -> Vec<Page> {
         let mut pages: Vec<Page> = Vec::new();
         let mut some = Vec::new();
         let mut bytes = 0;

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use clap::Args;
 use serde::Serialize;
 
+use super::args::IdleArgs;
 use super::ceiling::Share;
 use super::cold;
 use super::directory::FileSystem;
@@ -26,32 +26,12 @@ use super::session::{blocking, now};
 use super::table;
 use super::units;
 use crate::cli::failure::Failure;
-use crate::cli::input;
-use crate::cli::output::{self, OutputArgs};
+use crate::cli::output;
 
 /// How long a broker is left alone before its memory is read.
 const AT_REST: Duration = Duration::from_secs(1);
 /// Of the one record that each partition has.
 const RECORD_BYTES: u32 = 100;
-
-/// Memory and the time of a clean start with partitions that nobody uses
-#[derive(Debug, Clone, Args)]
-pub(crate) struct IdleArgs {
-    /// Partitions, each with one record
-    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = input::partition_count)]
-    pub(super) partitions: u32,
-    /// Start the broker so often
-    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1_000))]
-    pub(super) rounds: u32,
-    /// Where the broker keeps its data: a new directory is made there, and removed at the end
-    #[arg(long, value_name = "DIR")]
-    pub(super) dir: Option<PathBuf>,
-    /// Its configuration file
-    #[arg(long, value_name = "FILE")]
-    pub(super) config: Option<PathBuf>,
-    #[command(flatten)]
-    pub(super) output: OutputArgs,
-}
 
 /// What came of it. Times in seconds.
 #[derive(Debug, Clone, Serialize)]

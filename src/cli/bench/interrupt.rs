@@ -32,6 +32,10 @@ impl Interrupt {
         Failure::Failed("interrupted".to_owned())
     }
 
+    pub(super) fn is_wanted(&self) -> bool {
+        self.0.is_cancelled()
+    }
+
     /// Does some work; an end that is wanted drops it.
     ///
     /// # Errors

@@ -4,8 +4,6 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::suite::{P50, P99, P99_9, RESIDENT, START, WARM_P99};
-
 /// What a median has to be.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -66,6 +64,14 @@ impl Part {
         self.line.contains("--cold")
     }
 }
+
+// Figures that are no shares of a limit.
+pub(super) const RESIDENT: &str = "resident memory, MiB";
+pub(super) const START: &str = "clean start, times a loop that opens the same files";
+pub(super) const P50: &str = "p50, times a bare call and a synced write";
+pub(super) const P99: &str = "p99, times a bare call and a synced write";
+pub(super) const P99_9: &str = "p99.9, times a bare call and a synced write";
+pub(super) const WARM_P99: &str = "p99 of a warm reader beside it, times alone";
 
 const SERVICE: &str = "throughput, share of bare gRPC service";
 const ONE_PARTITION: &str = "throughput, share of sagwan, one partition";

@@ -41,6 +41,10 @@ pub(super) enum Stop {
 
 /// What a run does.
 #[derive(Debug, Clone, Serialize)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is an option of its own, and any of them may be given"
+)]
 pub(super) struct Plan {
     pub(super) workload: Workload,
     /// In `earliest`, those that write the backlog.

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::course::nanos;
 use super::gauges::Gauges;
 use super::meter::Count;
 use super::outcome::{Cost, Point, Rates};
@@ -89,7 +90,9 @@ impl Samples {
         let kept: Vec<_> = self.0.iter().step_by(step).collect();
         let point = |pair: &[&Sample]| {
             let [before, after] = pair else { return None };
-            let seconds = (after.at_ns.checked_sub(before.at_ns).filter(|ns| *ns > 0)?) as f64 / 1e9;
+            // The last look may come right after the one before it: a rate of next to no time means nothing.
+            let ns = after.at_ns.checked_sub(before.at_ns).filter(|ns| *ns > nanos(INTERVAL) / 2)?;
+            let seconds = ns as f64 / 1e9;
             let rate = |before: Count, after: Count| (after.bytes - before.bytes) as f64 / seconds;
             Some(Point {
                 at_s: after.at_ns as f64 / 1e9,
@@ -135,5 +138,12 @@ mod tests {
         let timeline = samples.timeline();
         assert!(timeline.len() <= MAX_POINTS && timeline.len() > MAX_POINTS / 2, "{}", timeline.len());
         assert!(timeline.iter().all(|point| (point.bytes_per_s.produced - 100.0).abs() < 1e-9));
+    }
+
+    #[test]
+    fn a_last_look_right_after_another_has_no_rate() {
+        let last = Sample { at_ns: 2_000_000_001, ..sample(0, 300, 0.0) };
+        let samples = Samples(vec![sample(1, 100, 0.0), sample(2, 200, 0.0), last]);
+        assert_eq!(samples.timeline().len(), 1);
     }
 }

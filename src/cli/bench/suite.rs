@@ -1,44 +1,20 @@
 //! `sagwan bench suite`: the loads that Sagwan is held to, each beside what limits it, with its target.
 
-use std::path::PathBuf;
 use std::time::Instant;
 
-use clap::Args;
 use serde::Serialize;
 
-use super::args::BenchArgs;
+use super::args::{BenchArgs, IdleArgs, SuiteArgs};
 use super::ceiling::{BY_CALL_AND_WRITE, BY_WARM_ALONE, Ceiling, LatencyRatios, Share};
-use super::idle::{self, IdleArgs};
+use super::idle;
 use super::interrupt::Interrupt;
-use super::loads::{LOADS, Load, Part, Target};
+use super::loads::{LOADS, Load, P50, P99, P99_9, Part, RESIDENT, Target, WARM_P99};
 use super::machine::Machine;
 use super::plan::Plan;
 use super::session::{self, now};
 use super::table;
 use crate::cli::failure::Failure;
-use crate::cli::output::{self, Output, OutputArgs};
-
-/// The loads that Sagwan is held to, with their targets
-#[derive(Debug, Clone, Args)]
-pub(crate) struct SuiteArgs {
-    /// Only the loads with these numbers
-    #[arg(long, value_name = "N,M", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=12))]
-    pub(super) only: Vec<u32>,
-    /// Three short rounds and small backlogs: to see that it runs, and about where things stand
-    #[arg(long)]
-    pub(super) quick: bool,
-    /// Rounds of each load [default: 5; 3 with --quick]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000))]
-    pub(super) rounds: Option<u32>,
-    /// Where brokers keep their data: new directories are made there, and removed [default: as of sagwan bench]
-    #[arg(long, value_name = "DIR")]
-    pub(super) dir: Option<PathBuf>,
-    /// Their configuration file
-    #[arg(long, value_name = "FILE")]
-    pub(super) config: Option<PathBuf>,
-    #[command(flatten)]
-    pub(super) output: OutputArgs,
-}
+use crate::cli::output::{self, Output};
 
 /// What came of it.
 #[derive(Debug, Clone, Serialize)]
@@ -64,6 +40,28 @@ struct Row {
     /// Absent where too little was measured to tell.
     measured: Option<Share>,
     reached: bool,
+    /// Why there is nothing.
+    failure: Option<String>,
+}
+
+impl Row {
+    fn failed(
+        load: &Load,
+        part: &Part,
+        (measure, target): (&'static str, Target),
+        failure: &Failure,
+    ) -> Self {
+        Self {
+            number: load.number,
+            load: part.name.to_owned(),
+            command: format!("sagwan bench {}", part.line),
+            measure,
+            target,
+            measured: None,
+            reached: false,
+            failure: Some(failure.to_string()),
+        }
+    }
 }
 
 /// Measures, and prints what came of it; each load also when it is done, unless that is for a program.
@@ -74,7 +72,14 @@ pub(super) async fn print(args: SuiteArgs) -> Result<(), Failure> {
     let mut rows: Vec<Row> = Vec::new();
     for load in LOADS.iter().filter(|load| args.only.is_empty() || args.only.contains(&load.number)) {
         for part in load.parts {
-            let measured = measure(load, part, &args, &interrupt).await?;
+            let measured = match measure(load, part, &args, &interrupt).await {
+                Ok(rows) => rows,
+                Err(failure) if interrupt.is_wanted() => return Err(failure),
+                Err(failure) => {
+                    failure.tell();
+                    part.targets.iter().map(|target| Row::failed(load, part, *target, &failure)).collect()
+                }
+            };
             if args.output.output == Output::Table {
                 for row in &measured {
                     eprintln!("{}", brief(row));
@@ -91,7 +96,11 @@ pub(super) async fn print(args: SuiteArgs) -> Result<(), Failure> {
         seconds: began.elapsed().as_secs_f64(),
         rows,
     };
-    output::print(args.output.output, &suite, render)
+    output::print(args.output.output, &suite, render)?;
+    match suite.rows.iter().find_map(|row| row.failure.as_ref()) {
+        Some(failure) => Err(Failure::Failed(format!("not all could be measured: {failure}"))),
+        None => Ok(()),
+    }
 }
 
 async fn measure(
@@ -109,6 +118,7 @@ async fn measure(
         reached: measured.is_some_and(|measured| target.is_reached_by(measured.median)),
         target,
         measured,
+        failure: None,
     };
     if let Some(partitions) = part.idle_partitions {
         let idle = IdleArgs {
@@ -140,9 +150,10 @@ async fn measure(
     }
     let length = match (part.is_cold(), args.quick) {
         (true, false) => "--backlog 8GiB",
-        (true, true) => "--backlog 256MiB",
+        (true, true) => "--backlog 2GiB",
         (false, false) if part.at_half_the_greatest_rate => "--duration 10s",
         (false, false) => "",
+        (false, true) if part.at_half_the_greatest_rate => "--duration 3s --warm-up 300ms",
         (false, true) => "--duration 1s --warm-up 300ms",
     };
     let line = format!("{line} {length} --rounds {rounds} --ceiling");
@@ -161,14 +172,6 @@ fn plan(line: &str, args: &SuiteArgs) -> Result<Plan, Failure> {
     Plan::check(&BenchArgs { dir: args.dir.clone(), config: args.config.clone(), ..line }, false)
 }
 
-/// What [`LOADS`] call the figures that are no shares of a limit.
-pub(super) const RESIDENT: &str = "resident memory, MiB";
-pub(super) const START: &str = "clean start, times a loop that opens the same files";
-pub(super) const P50: &str = "p50, times a bare call and a synced write";
-pub(super) const P99: &str = "p99, times a bare call and a synced write";
-pub(super) const P99_9: &str = "p99.9, times a bare call and a synced write";
-pub(super) const WARM_P99: &str = "p99 of a warm reader beside it, times alone";
-
 /// The figure of that name: a latency's, or else the share of a limit.
 fn find(ceiling: &Ceiling, measure: &str) -> Option<Share> {
     let ratios = |name: &str| -> Option<&LatencyRatios> {
@@ -184,10 +187,11 @@ fn find(ceiling: &Ceiling, measure: &str) -> Option<Share> {
 }
 
 fn verdict(row: &Row) -> &'static str {
-    match (row.reached, row.measured) {
-        (true, _) => "reached",
-        (false, Some(_)) => "missed",
-        (false, None) => "too little to tell",
+    match (row.reached, row.measured, &row.failure) {
+        (true, ..) => "reached",
+        (false, Some(_), _) => "missed",
+        (false, None, Some(_)) => "failed",
+        (false, None, None) => "too little to tell",
     }
 }
 
@@ -248,6 +252,7 @@ mod tests {
             reached: measured.is_some_and(|measured| target.is_reached_by(measured)),
             target,
             measured: measured.and_then(|measured| Share::of(&[measured])),
+            failure: None,
         };
         let suite = Suite {
             version: "1.2.3",

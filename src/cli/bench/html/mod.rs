@@ -130,7 +130,7 @@ fn split(text: &str) -> (String, String) {
 fn class_of(name: &str) -> &'static str {
     match name {
         "produced" | "acknowledgement" => "one",
-        "followed" | "end to end" => "two",
+        "followed" | "end to end" | "read warm" | "warm read" => "two",
         _ => "three",
     }
 }
