@@ -61,8 +61,8 @@ async fn serve(context: Arc<Context>, request: http::Request<Body>) -> Result<ht
     let method = head.uri.path().rsplit_once('/').map(|(_, method)| method);
     match method {
         Some("Produce") => {
-            let Received { message, taken } = requests(&context, body).only().await?;
-            let started = produce::start(&context.broker, message).await?;
+            let Received { message, wire_bytes, taken } = requests(&context, body).only().await?;
+            let started = produce::start(&context.broker, message, wire_bytes).await?;
             // From here on the broker's queue counts it.
             drop(taken);
             Ok(one(started.finish().await?))

@@ -3,7 +3,7 @@
 //! It has two halves, so that a stream can begin the next request while this one waits for the disk: [`start`] ends
 //! once the records have their place in the log, [`Started::finish`] once they are as durable as the topic promises.
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 
 use super::convert;
 use super::error::Failure;
@@ -11,16 +11,24 @@ use crate::broker::{AppendTerms, Broker, BrokerError, Caller, PendingAppend, Pro
 use crate::proto::{ProduceRequest, ProduceResponse, ProduceResult};
 use crate::types::PartitionId;
 
+/// Of a message of which more than one in so many bytes is not its batch, only the batch is kept.
+const MOST_ENVELOPE: usize = 8;
+
 /// A request whose records have been handed to the log. Dropping it takes nothing back.
 pub(super) struct Started {
     parts: Vec<(PartitionId, Result<PendingAppend, BrokerError>)>,
 }
 
-/// Hands the records of `request` to the log, creating the topic if it is unknown and the broker may.
+/// Hands the records of `request` to the log, creating the topic if it is unknown and the broker may. The request came
+/// in a message of `wire_bytes`, of which nothing else must be left.
 ///
 /// # Errors
 /// A [`Failure`] if the request is not valid, or nothing at all was handed over.
-pub(super) async fn start(broker: &Broker, request: ProduceRequest) -> Result<Started, Failure> {
+pub(super) async fn start(
+    broker: &Broker,
+    request: ProduceRequest,
+    wire_bytes: usize,
+) -> Result<Started, Failure> {
     let topic = convert::topic(&request.topic)?;
     let terms = AppendTerms {
         expected_offset: request.expected_offset.map(convert::expected_offset).transpose()?,
@@ -47,9 +55,7 @@ pub(super) async fn start(broker: &Broker, request: ProduceRequest) -> Result<St
                 Failure::invalid_request("partition", "is missing; a record_batch needs one")
             })?;
             broker.ensure_topic(&topic).await?;
-            // The received bytes are a slice of a larger buffer that the decoder goes on using. The log patches the
-            // batch in place and the tail cache keeps it, so it gets memory of its own, of exactly its size.
-            let batch = BytesMut::from(batch.as_ref());
+            let batch = own(batch, wire_bytes);
             let pending =
                 broker.start_append(Caller::Client, &topic, partition, batch, terms.expected_offset).await?;
             // A negative partition was refused above; the default is never seen.
@@ -71,6 +77,16 @@ pub(super) async fn start(broker: &Broker, request: ProduceRequest) -> Result<St
         }
     };
     Ok(Started { parts })
+}
+
+/// A batch that the log can patch in place and keep. It stays in the memory it was received in, unless too much of
+/// that is something else: what is kept is counted by the size of the batch.
+fn own(batch: Bytes, wire_bytes: usize) -> BytesMut {
+    let envelope_bytes = wire_bytes.saturating_sub(batch.len());
+    if envelope_bytes > wire_bytes / MOST_ENVELOPE {
+        return BytesMut::from(batch.as_ref());
+    }
+    batch.try_into_mut().unwrap_or_else(|shared| BytesMut::from(shared.as_ref()))
 }
 
 impl Started {
@@ -116,5 +132,34 @@ fn appended(produced: &Produced) -> ProduceResult {
         log_start_offset: produced.log_start_offset.get(),
         error: None,
         duplicate: produced.duplicate,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A message's bytes, of which the last are the batch.
+    fn received(envelope_bytes: usize, batch_bytes: usize) -> Bytes {
+        let mut message = BytesMut::with_capacity(envelope_bytes + batch_bytes);
+        message.resize(envelope_bytes + batch_bytes, 7);
+        message.freeze().split_off(envelope_bytes)
+    }
+
+    #[test]
+    fn a_batch_stays_where_it_was_received() {
+        let batch = received(40, 1_000);
+        let at = batch.as_ptr();
+        let owned = own(batch, 1_040);
+        assert_eq!((owned.as_ptr(), owned.len()), (at, 1_000));
+    }
+
+    #[test]
+    fn no_more_is_kept_than_the_batch_where_the_message_has_much_else() {
+        let batch = received(10_000, 1_000);
+        let at = batch.as_ptr();
+        let owned = own(batch, 11_000);
+        assert_ne!(owned.as_ptr(), at);
+        assert_eq!((owned.len(), owned.capacity()), (1_000, 1_000));
     }
 }

@@ -118,9 +118,9 @@ impl Pipeline {
         let broker = Arc::clone(&self.broker);
         Box::pin(async move {
             // What it takes is counted until the broker's queue does.
-            let Received { message, taken: _taken } = received;
+            let Received { message, wire_bytes, taken: _taken } = received;
             let started = match message.request {
-                Some(request) => produce::start(&broker, request).await,
+                Some(request) => produce::start(&broker, request, wire_bytes).await,
                 None => Err(Failure::invalid_request("request", "is missing")),
             };
             (message.request_id, started)

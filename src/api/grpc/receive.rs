@@ -43,8 +43,12 @@ pub(super) struct Requests<T> {
 }
 
 /// A message with the memory it takes.
+///
+/// What it was received in belongs to `message` alone: no one else refers to it.
 pub(super) struct Received<T> {
     pub(super) message: T,
+    /// Its length as it came.
+    pub(super) wire_bytes: usize,
     pub(super) taken: Taken,
 }
 
@@ -197,10 +201,12 @@ impl<T: Message + Default + Weigh> Requests<T> {
     }
 
     fn decode(&mut self) -> Result<Received<T>, Failure> {
-        let Some(Partial { bytes, taken, .. }) = self.partial.take() else { return Err(Failure::internal()) };
+        let Some(Partial { bytes, taken, length }) = self.partial.take() else {
+            return Err(Failure::internal());
+        };
         let message = T::decode(bytes.freeze())
             .map_err(|error| Failure::invalid_request("message", error.to_string()))?;
-        Ok(Received { message, taken })
+        Ok(Received { message, wire_bytes: length, taken })
     }
 }
 
@@ -378,6 +384,17 @@ mod tests {
             frames.send(Bytes::copy_from_slice(&[byte])).expect("sent");
         }
         assert_eq!(requests.next().await.expect("readable").expect("a message").message, request(50));
+    }
+
+    #[tokio::test]
+    async fn nobody_else_holds_what_a_message_was_received_in() {
+        let memory = Memory::new(LIMIT, LONG);
+        let (frames, mut requests) = requests(&memory, LIMIT);
+        frames.send(framed(&request(50_000))).expect("sent");
+        let received = requests.next().await.expect("readable").expect("a message");
+        let wire_bytes = request(50_000).encoded_len();
+        assert_eq!(received.wire_bytes, wire_bytes);
+        assert!(received.message.record_batch.is_some_and(|batch| batch.is_unique()));
     }
 
     #[tokio::test]
