@@ -63,8 +63,8 @@ class Kafka(System):
     name = "kafka"
     modes = {"client": "its Java producer, ProducerPerformance"}
     consumer_modes = {"client": "its Java consumer, ConsumerPerformance"}
-    # A broker is quick once its code is compiled; twice as many are sent.
-    warm_up = {"fsync": 500_000, "os": 500_000}
+    # A broker is quick once its code is compiled, which takes millions of records; twice as many are sent.
+    warm_up = {"fsync": 2_000_000, "os": 3_000_000}
 
     def __init__(self, cache: Path) -> None:
         super().__init__()
