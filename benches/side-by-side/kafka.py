@@ -64,7 +64,7 @@ class Kafka(System):
     modes = {"client": "its Java producer, ProducerPerformance"}
     consumer_modes = {"client": "its Java consumer, ConsumerPerformance"}
     # A broker is quick once its code is compiled, which takes millions of records; twice as many are sent.
-    warm_up = {"fsync": 2_000_000, "os": 3_000_000}
+    warm_up = {"fsync": 1_000_000, "os": 3_000_000}
 
     def __init__(self, cache: Path) -> None:
         super().__init__()
