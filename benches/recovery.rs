@@ -1,5 +1,9 @@
-//! What a start costs after a crash, and what it costs to make indexes anew; each side by side with a bare loop that reads
-//! the same bytes.
+//! What a start costs, orderly or after a crash, and what it costs to make indexes anew; each side by side with a bare loop
+//! that opens the same files, or reads the same bytes.
+//!
+//! Clean start. 1,000 and 10,000 partitions with a batch in each, closed in an orderly way. One round is one start, until
+//! the store takes appends, against a loop on one thread that opens and stats each file in their directories. Everything
+//! is in memory. Not timed: ending the store.
 //!
 //! Unclean start. A data directory of 2,000 partitions with 10 GiB in all, as a crash leaves it before the first
 //! checkpoint: every byte is above its recovery point, which is the worst there is. One round is one start, from
@@ -10,162 +14,29 @@
 //! Index rebuild. A log of 1 GiB in sealed segments whose indexes are gone; one round is an orderly start and one read in
 //! each segment, which makes its indexes anew. Against a loop that reads the same log files by 1 MiB.
 //!
-//! Both are cold: before each turn everything is synced and the files are given up to the kernel
+//! The latter two are cold: before each turn everything is synced and the files are given up to the kernel
 //! (`posix_fadvise`, `DONTNEED`). What a hypervisor or the disk keeps in its own memory cannot be told.
 //!
 //! The files lie under the target directory, and are removed at the end. Sizes can be set: `SAGWAN_BENCH_PARTITIONS`,
-//! `SAGWAN_BENCH_START_MIB` (in all), `SAGWAN_BENCH_INDEX_MIB`; with `--test` they are small.
+//! `SAGWAN_BENCH_START_MIB` (in all), `SAGWAN_BENCH_INDEX_MIB`, `SAGWAN_BENCH_CLEAN_PARTITIONS`; with `--test` they are small.
 #![allow(clippy::expect_used, reason = "a step that fails ends the bench")]
 
+mod directory;
 mod interleave;
 
 use std::fs::{self, File};
 use std::hint::black_box;
 use std::io::{ErrorKind, Read};
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, mpsc};
+use std::path::PathBuf;
 
-use bytes::BytesMut;
 use criterion::{Criterion, criterion_group, criterion_main};
+use directory::{BATCH_BYTES, Directory, READ_BYTES, entries, size, total_bytes};
 use interleave::{Contender, compare};
-use rustix::fs::{Advice, fadvise};
-use sagwan::clock::SystemClock;
-use sagwan::config::StorageConfig;
-use sagwan::record::{BatchBuilder, BatchOptions};
-use sagwan::storage::{Append, Durability, LogConfig, LogHandle, LogSpec, Store};
-use sagwan::types::{Offset, PartitionId, TopicId, TopicName};
-use tempfile::TempDir;
+use sagwan::storage::{LogHandle, Store};
+use sagwan::types::Offset;
 
-/// As near to 64 KiB as whole records come.
-const BATCH_BYTES: usize = 64 << 10;
-const RECORDS_PER_BATCH: usize = 64;
-const SEGMENT_BYTES: u32 = 128 << 20;
-/// Handed over and not yet acknowledged while the files are made.
-const IN_FLIGHT_BATCHES: usize = 1_024;
-const READ_BYTES: usize = 1 << 20;
 /// What a start replaces.
 const START_FILES: [&str; 3] = ["checkpoint", "checkpoint.old", "durable"];
-
-/// A size from the environment, or its usual value.
-fn size(name: &str, usual: usize, in_a_test: usize) -> usize {
-    match std::env::var(name) {
-        Ok(value) => value.parse().expect("a number"),
-        Err(_) if std::env::args().any(|argument| argument == "--test") => in_a_test,
-        Err(_) => usual,
-    }
-}
-
-/// One encoded batch of 64 records.
-fn batch() -> BytesMut {
-    let value = [b'x'; BATCH_BYTES / RECORDS_PER_BATCH - 16];
-    let mut batch = BatchBuilder::new(BatchOptions::default());
-    for _ in 0..RECORDS_PER_BATCH {
-        batch.push(1, None, Some(&value), []);
-    }
-    batch.build().expect("a batch within the format's limits")
-}
-
-/// A data directory with one topic.
-struct Directory {
-    specs: Vec<LogSpec>,
-    // Removed last.
-    root: TempDir,
-}
-
-impl Directory {
-    /// With `mib` in all.
-    fn create(partitions: usize, mib: usize) -> Self {
-        let root = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory under target");
-        let topic_id = TopicId::random();
-        let spec = |partition| LogSpec {
-            topic: TopicName::parse("bench").expect("a topic name"),
-            partition,
-            topic_id,
-            config: LogConfig {
-                durability: Durability::Os,
-                segment_bytes: SEGMENT_BYTES,
-                segment_ms: u64::MAX,
-            },
-            uses_reserve: false,
-        };
-        let specs = PartitionId::all(u32::try_from(partitions).expect("a count")).map(spec).collect();
-        let directory = Self { specs, root };
-        let store = directory.open();
-        store.start().expect("a new store");
-        let logs = store.create_logs(&directory.specs).expect("new logs");
-        fill(&logs, (mib << 20) / BATCH_BYTES / partitions);
-        // And not closed: so a crash leaves it.
-        drop(store);
-        directory
-    }
-
-    fn open(&self) -> Store {
-        let config = StorageConfig {
-            // None comes, but at the start and at an orderly end.
-            checkpoint_interval_ms: 3_600_000,
-            tail_cache_bytes: 0,
-            ..StorageConfig::default()
-        };
-        Store::open(self.root.path(), &config, Arc::new(SystemClock::new())).expect("a data directory")
-    }
-
-    /// A store that takes appends, with its logs.
-    fn start(&self) -> (Store, Vec<LogHandle>) {
-        let store = self.open();
-        let logs = store.open_logs(&self.specs).into_iter().map(|log| log.expect("a good log")).collect();
-        store.start().expect("a good directory");
-        (store, logs)
-    }
-
-    /// The files of its logs that end so.
-    fn files(&self, extension: &str) -> Vec<PathBuf> {
-        let dirs = entries(self.root.path()).into_iter().filter(|path| path.is_dir());
-        let mut files: Vec<PathBuf> = dirs.flat_map(|dir| entries(&dir)).collect();
-        files.retain(|path| path.extension().is_some_and(|found| found == extension));
-        files.sort();
-        files
-    }
-
-    /// Nothing of it stays in the page cache.
-    fn forget(&self) {
-        rustix::fs::sync();
-        for path in ["log", "index", "timeindex"].into_iter().flat_map(|extension| self.files(extension)) {
-            let file = File::open(path).expect("a file");
-            fadvise(&file, 0, None, Advice::DontNeed).expect("advice the kernel takes");
-        }
-    }
-}
-
-fn entries(dir: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(dir).expect("a directory");
-    entries.map(|entry| entry.expect("an entry").path()).collect()
-}
-
-/// Appends so many batches to each log, and waits until they are acknowledged.
-fn fill(logs: &[LogHandle], batches: usize) {
-    let template = batch();
-    let (sender, acks) = mpsc::channel();
-    let mut in_flight = 0;
-    for log in (0..batches).flat_map(|_| logs) {
-        let sender = sender.clone();
-        // The receiver waits for every one.
-        let done = Box::new(move |outcome| drop(sender.send(outcome)));
-        log.append(Append { batch: template.clone(), expected_offset: None, done });
-        in_flight += 1;
-        if in_flight == IN_FLIGHT_BATCHES {
-            acks.recv().expect("an answer").expect("the disk takes it");
-            in_flight -= 1;
-        }
-    }
-    drop(sender);
-    for outcome in acks {
-        outcome.expect("the disk takes it");
-    }
-}
-
-fn total_bytes(files: &[PathBuf]) -> u64 {
-    files.iter().map(|path| path.metadata().expect("a file").len()).sum()
-}
 
 /// A start after a crash.
 struct UncleanStart<'a> {
@@ -307,9 +178,78 @@ impl Contender for BareLoop<'_> {
     }
 }
 
+/// An orderly start.
+struct CleanStart<'a> {
+    directory: &'a Directory,
+    running: Option<Store>,
+}
+
+impl Contender for CleanStart<'_> {
+    fn name(&self) -> &'static str {
+        "clean start"
+    }
+
+    fn is_baseline(&self) -> bool {
+        false
+    }
+
+    fn prepare(&mut self) {
+        if let Some(store) = self.running.take() {
+            store.close().expect("an orderly end");
+        }
+    }
+
+    fn work(&mut self) {
+        let (store, _) = self.directory.start();
+        assert!(store.was_clean());
+        self.running = Some(store);
+    }
+}
+
+/// Opens and stats files.
+struct StatLoop {
+    files: Vec<PathBuf>,
+}
+
+impl Contender for StatLoop {
+    fn name(&self) -> &'static str {
+        "bare loop"
+    }
+
+    fn is_baseline(&self) -> bool {
+        true
+    }
+
+    fn prepare(&mut self) {}
+
+    fn work(&mut self) {
+        for path in &self.files {
+            black_box(File::open(path).and_then(|file| file.metadata()).expect("a file"));
+        }
+    }
+}
+
+fn clean_start(criterion: &mut Criterion) {
+    let most = size("SAGWAN_BENCH_CLEAN_PARTITIONS", 10_000, 20);
+    for partitions in [most / 10, most] {
+        let directory = Directory::create(partitions, 1);
+        let (store, _) = directory.start();
+        store.close().expect("an orderly end");
+        let dirs = entries(directory.root.path()).into_iter().filter(|path| path.is_dir());
+        let files: Vec<PathBuf> = dirs.flat_map(|dir| entries(&dir)).collect();
+        let count = files.len() as u64;
+        let contenders: &mut [Box<dyn Contender + '_>] = &mut [
+            Box::new(CleanStart { directory: &directory, running: None }),
+            Box::new(StatLoop { files }),
+        ];
+        compare(criterion, &format!("clean start with {partitions} partitions"), count, contenders);
+    }
+}
+
 fn unclean_start(criterion: &mut Criterion) {
     let partitions = size("SAGWAN_BENCH_PARTITIONS", 2_000, 20);
-    let directory = Directory::create(partitions, size("SAGWAN_BENCH_START_MIB", 10 << 10, 40));
+    let mib = size("SAGWAN_BENCH_START_MIB", 10 << 10, 40);
+    let directory = Directory::create(partitions, (mib << 20) / BATCH_BYTES / partitions);
     let files = directory.files("log");
     let bytes = total_bytes(&files);
     let contenders: &mut [Box<dyn Contender + '_>] =
@@ -320,7 +260,7 @@ fn unclean_start(criterion: &mut Criterion) {
 fn index_rebuild(criterion: &mut Criterion) {
     // One more, so that the last of those that count is sealed.
     let mib = size("SAGWAN_BENCH_INDEX_MIB", 1 << 10, 256);
-    let directory = Directory::create(1, mib + 1);
+    let directory = Directory::create(1, ((mib + 1) << 20) / BATCH_BYTES);
     let mut files = directory.files("log");
     files.pop();
     let bytes = total_bytes(&files);
@@ -329,5 +269,5 @@ fn index_rebuild(criterion: &mut Criterion) {
     compare(criterion, "index rebuild", bytes, contenders);
 }
 
-criterion_group!(recovery, unclean_start, index_rebuild);
+criterion_group!(recovery, clean_start, unclean_start, index_rebuild);
 criterion_main!(recovery);

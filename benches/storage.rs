@@ -287,7 +287,7 @@ impl Contender for LogRead {
         for _ in 0..BATCHES_PER_ROUND {
             let offset = Offset::clamped(self.next as i64 * i64::from(RECORDS_PER_BATCH));
             let read = if self.from_tail {
-                let read = self.one.log.read_tail(offset, max_bytes).expect("a readable log");
+                let read = self.one.log.read_now(offset, max_bytes).expect("a readable log");
                 read.expect("the tail cache holds all of it")
             } else {
                 self.one.log.read(offset, max_bytes).expect("a readable log")

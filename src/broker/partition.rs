@@ -118,7 +118,7 @@ impl Partition {
             return Err(BrokerError::UnknownTopic { topic: self.topic.clone() });
         }
         let offset = Offset::new(offset).ok_or_else(|| self.out_of_range(offset))?;
-        let in_memory = self.log().read_tail(offset, max_bytes);
+        let in_memory = self.log().read_now(offset, max_bytes);
         match in_memory {
             Ok(Some(batches)) => Ok(batches),
             Ok(None) => self.blocking(move |log| log.read(offset, max_bytes)).await,

@@ -64,13 +64,14 @@ impl LogHandle {
         self.view.listen(listener);
     }
 
-    /// Reads from memory alone: `None` if `offset` is not in the tail cache; then [`LogHandle::read`] has it, on a
-    /// thread that may block. At the durable offset: no chunks.
+    /// Reads without waiting for the disk: from the tail cache, or from where an earlier read has ended, if what follows is
+    /// in memory and has been checked. `None` if it is neither; then [`LogHandle::read`] has it, on a thread that may
+    /// block. At the durable offset: no chunks.
     ///
     /// # Errors
     /// `OutOfRange` or `Closed`.
-    pub fn read_tail(&self, offset: Offset, max_bytes: u64) -> Result<Option<ReadBatches>, ReadError> {
-        self.view.read_tail(offset, max_bytes)
+    pub fn read_now(&self, offset: Offset, max_bytes: u64) -> Result<Option<ReadBatches>, ReadError> {
+        self.view.read_now(offset, max_bytes)
     }
 
     /// At least one batch if there is one at or after `offset` below the durable offset, then as many as fit into

@@ -24,6 +24,9 @@ use super::tail_cache::Tail;
 use super::types::{DurableListener, LogState, LogStatus, ReadBatches, ReadError, TimestampedOffset};
 use crate::types::{LeaderEpoch, Offset, PartitionId, TopicName};
 
+/// Whoever reads more than this at a time has a thread for it, even if it is in memory.
+const READ_NOW_BYTES: u64 = 4 << 20;
+
 /// A log as readers see it. Its offsets only move up, and only once what they describe is as durable as promised.
 pub(super) struct LogView {
     pub(super) fs: Arc<dyn Fs>,
@@ -60,6 +63,8 @@ pub(super) struct LogView {
     /// Written, and neither published nor failed yet.
     in_flight_bytes: AtomicU64,
     listener: Mutex<Option<DurableListener>>,
+    /// The file of the newest segment has been read from since its writer last asked.
+    lagging: AtomicBool,
 }
 
 impl std::fmt::Debug for LogView {
@@ -128,6 +133,7 @@ impl LogView {
             changes: Mutex::new(()),
             in_flight_bytes: AtomicU64::new(0),
             listener: Mutex::new(None),
+            lagging: AtomicBool::new(false),
         }
     }
 
@@ -291,6 +297,12 @@ impl LogView {
         }
     }
 
+    /// Whether a reader has been beyond the tail cache, and near the end, since this was last asked: see
+    /// [`super::page_cache`].
+    pub(super) fn take_lagging(&self) -> bool {
+        self.lagging.load(Ordering::Relaxed) && self.lagging.swap(false, Ordering::Relaxed)
+    }
+
     /// Checks that `offset` can be read from, and returns the durable offset.
     fn check_range(&self, offset: Offset) -> Result<Offset, ReadError> {
         if self.is_closed() {
@@ -303,8 +315,28 @@ impl LogView {
         Ok(durable_offset)
     }
 
-    /// From memory alone; `None` if `offset` is not in the tail cache.
-    pub(super) fn read_tail(&self, offset: Offset, max_bytes: u64) -> Result<Option<ReadBatches>, ReadError> {
+    /// From the tail cache, or from where an earlier read has ended and what follows is in memory; `None` if it is neither.
+    pub(super) fn read_now(&self, offset: Offset, max_bytes: u64) -> Result<Option<ReadBatches>, ReadError> {
+        let read = self.read_tail(offset, max_bytes)?;
+        if read.is_some() || max_bytes > READ_NOW_BYTES {
+            return Ok(read);
+        }
+        let Some((segment, next)) = self.segment_at(offset) else { return Ok(None) };
+        let durable = self.durable_offset();
+        let below = next.map_or(durable, |next| durable.min(next));
+        let read =
+            SegmentReader { segment: &segment, epochs: &self.epochs, below }.read_on(offset, max_bytes);
+        if read.is_some() {
+            self.counters.segment_reads.add(1);
+            if self.is_closed() {
+                return Err(ReadError::Closed);
+            }
+        }
+        Ok(read)
+    }
+
+    /// From the tail cache alone, or nothing at the end of the log.
+    fn read_tail(&self, offset: Offset, max_bytes: u64) -> Result<Option<ReadBatches>, ReadError> {
         let durable = self.check_range(offset)?;
         if offset == durable {
             return Ok(Some(ReadBatches { next_offset: offset, ..ReadBatches::default() }));
@@ -324,6 +356,9 @@ impl LogView {
         let durable = self.check_range(offset)?;
         let found = self.search(offset, durable, |reader| reader.read(offset, max_bytes))?;
         self.counters.segment_reads.add(1);
+        if self.segment_at(offset).is_some_and(|(_, next)| next.is_none()) {
+            self.lagging.store(true, Ordering::Relaxed);
+        }
         if self.is_closed() {
             // The file that was opened may have been that of the next log of this name.
             return Err(ReadError::Closed);

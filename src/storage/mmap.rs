@@ -32,6 +32,9 @@ pub trait Map: Send + Sync + fmt::Debug {
     /// # Errors
     /// `UnexpectedEof` if the range is not all mapped, or the file ends within it; else what the disk says.
     fn slice(self: Arc<Self>, range: Range<u64>) -> io::Result<Bytes>;
+    /// Lends a range out as [`Map::slice`] does if all of it is in memory now, without waiting for the disk. `None` if it
+    /// is not, or that cannot be told.
+    fn slice_in_memory(self: Arc<Self>, range: Range<u64>) -> Option<Bytes>;
     /// Whether a page of it could not be had when it was touched: there were zeros instead.
     fn has_failed(&self) -> bool;
 }
@@ -92,6 +95,14 @@ impl Map for FileMap {
         Ok(Bytes::from_owner(MappedRange { map: self, start, len }))
     }
 
+    fn slice_in_memory(self: Arc<Self>, range: Range<u64>) -> Option<Bytes> {
+        let is_there = range.start < range.end
+            && range.end <= self.len()
+            && is_in_memory(&self.raw, range.start as usize, (range.end - range.start) as usize);
+        // Then nothing is left to be read for it, and the pages are only entered in the map.
+        if is_there { self.slice(range).ok() } else { None }
+    }
+
     fn has_failed(&self) -> bool {
         self.entered.has_failed()
     }
@@ -109,6 +120,23 @@ fn populate(raw: &MmapRaw, start: usize, len: usize) -> io::Result<()> {
         ),
         Err(error) => Err(error),
     }
+}
+
+/// Whether all pages of a range, which lies within the map, are in the page cache. One may still be dropped before it is
+/// used; who is about to use it has been quick enough unless memory is very short.
+fn is_in_memory(raw: &MmapRaw, start: usize, len: usize) -> bool {
+    /// What is asked about at a time.
+    const PAGES: usize = 512;
+    let page_bytes = rustix::param::page_size();
+    let first = start - start % page_bytes;
+    let mut pages = [0_u8; PAGES];
+    (first..start + len).step_by(PAGES * page_bytes).all(|at| {
+        let bytes = (start + len - at).min(PAGES * page_bytes);
+        // SAFETY: the range begins on a page and lies within the map, which `raw` keeps; there is a byte in `pages` for
+        // each page of it.
+        let told = unsafe { libc::mincore(raw.as_mut_ptr().add(at).cast(), bytes, pages.as_mut_ptr()) };
+        told == 0 && pages.iter().take(bytes.div_ceil(page_bytes)).all(|page| page & 1 == 1)
+    })
 }
 
 /// Keeps its map alive.
@@ -239,6 +267,23 @@ mod tests {
         assert!(Arc::clone(&map).slice(0..(1 << 20) + 1).is_err());
         assert!(Arc::clone(&map).slice(Range { start: 50, end: 40 }).is_err());
         assert!(map.slice(50..50).unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_is_not_in_memory_is_not_waited_for() {
+        let file = tempfile::tempfile().unwrap();
+        file.write_all_at(&vec![7; 3 << 20], 0).unwrap();
+        // A hole is in memory once it has been read.
+        file.set_len(6 << 20).unwrap();
+        let map: Arc<dyn Map> = Arc::new(FileMap::new(&file, 7 << 20).unwrap());
+        let lent = |range| Arc::clone(&map).slice_in_memory(range);
+        assert_eq!(lent(10..(3 << 20) - 10).unwrap(), vec![7; (3 << 20) - 20]);
+        assert!(lent(10..6 << 20).is_none() && lent((6 << 20) - 1..6 << 20).is_none());
+        assert!(lent((3 << 20) - 1..(3 << 20) + 1).is_none());
+        Arc::clone(&map).slice(3 << 20..6 << 20).unwrap();
+        assert_eq!(lent(10..6 << 20).unwrap().len(), (6 << 20) - 10);
+        assert!(lent(10..(6 << 20) + 1).is_none(), "beyond the end of the file");
+        assert!(lent(10..(7 << 20) + 1).is_none() && lent(7..7).is_none());
     }
 
     #[test]

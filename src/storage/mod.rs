@@ -12,7 +12,8 @@
 //!
 //! # The way of a read
 //!
-//! [`LogHandle::read_tail`] answers from memory. What is older, [`LogHandle::read`] finds by the index of its
+//! [`LogHandle::read_now`] answers from memory: what was appended last ([`tail_cache`]), or what follows on an earlier
+//! read ([`read_ends`]) and is in the page cache. Anything else, [`LogHandle::read`] finds by the index of its
 //! [`segment`], checks ([`segment_reader`]) and lends out of the map ([`mmap`]) without a copy; whether it was all there,
 //! its [`Lease`] tells once it has been copied.
 //!
@@ -70,9 +71,12 @@ mod map_table;
 pub mod mmap;
 mod open_logs;
 mod open_segments;
+mod page_cache;
+mod preallocation;
 mod producer_recovery;
 mod producer_snapshot;
 mod producers;
+mod read_ends;
 mod recovery;
 mod recovery_progress;
 mod room;
@@ -92,6 +96,7 @@ mod torn;
 mod types;
 mod upkeep;
 pub mod verify;
+mod written;
 
 pub use data_dir::{FORMAT_VERSION, OpenError};
 pub use handle::LogHandle;

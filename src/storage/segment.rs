@@ -18,6 +18,7 @@ use super::fs::{Fs, OpenHow};
 use super::index::{Entry, FileEntries, OffsetEntry, SegmentIndex, Unflushed};
 use super::mmap::{Lease, Map};
 use super::open_segments::{OpenPermit, OpenSegments};
+use super::read_ends::ReadEnds;
 use super::seals::{BLOCK_BYTES, Seal};
 use crate::record::BatchView;
 use crate::types::Offset;
@@ -65,6 +66,8 @@ pub(super) struct Segment {
     index: RwLock<SegmentIndex>,
     /// An index has been found to disagree with the log.
     index_is_wrong: AtomicBool,
+    /// Until it is sealed: a part of which every batch has been checked since the start.
+    checked: Mutex<Range<u64>>,
     damages: Damages,
     /// Set once the segment is complete and in the manifest.
     sealed: OnceLock<Sealed>,
@@ -95,6 +98,7 @@ struct OpenSegment {
     /// The part of the offset index that is only in its file.
     index: FileEntries,
     index_lease: Lease,
+    read_ends: ReadEnds,
 }
 
 impl OpenSegment {
@@ -127,6 +131,7 @@ impl Segment {
             visible_bytes: AtomicU64::new(visible_bytes),
             index: RwLock::new(index),
             index_is_wrong: AtomicBool::new(false),
+            checked: Mutex::new(0..0),
             damages: Damages::default(),
             sealed: OnceLock::new(),
             open: Mutex::new(None),
@@ -245,7 +250,7 @@ impl Segment {
             .map_err(|source| SegmentError::Io { path, source })?;
         let (index, index_lease) = self.map_index();
         drop(permit);
-        let open = Arc::new(OpenSegment { log, index, index_lease });
+        let open = Arc::new(OpenSegment { log, index, index_lease, read_ends: ReadEnds::default() });
         *slot = Some(Arc::clone(&open));
         drop(slot);
         self.pool.opened(self);
@@ -287,16 +292,70 @@ impl Segment {
         Ok(Slice { bytes, lease: Lease::of(&open.log) })
     }
 
+    /// The same without waiting for the disk: `None` where the range is not mapped, or not all in memory.
+    pub(super) fn slice_in_memory(self: &Arc<Self>, range: Range<u64>) -> Option<Slice> {
+        let open = self.open_now()?;
+        let bytes = Arc::clone(&open.log).slice_in_memory(range.clone())?;
+        // As for any slice. The path of a mapped file is in memory.
+        let is_whole =
+            self.fs.file_len(&self.log_path()).is_ok_and(|len| len.is_none_or(|len| len >= range.end));
+        (is_whole && open.is_intact()).then(|| Slice { bytes, lease: Lease::of(&open.log) })
+    }
+
+    /// The maps, if they are there and nobody is making them.
+    fn open_now(&self) -> Option<Arc<OpenSegment>> {
+        self.open.try_lock()?.clone()
+    }
+
+    /// Where the batch that begins with `offset` lies, if it is the first one, or a read has ended before it.
+    pub(super) fn read_end(&self, offset: Offset) -> Option<u64> {
+        if offset == self.base { Some(0) } else { self.open_now()?.read_ends.position(offset) }
+    }
+
+    /// A read that began with offset `from` has ended where the batch with `next` begins.
+    pub(super) fn note_read(&self, from: Offset, next: Offset, position: u64) {
+        if let Some(open) = self.open_now() {
+            open.read_ends.note(from, next, position);
+        }
+    }
+
     /// What was made of bytes that have vanished meanwhile counts for nothing; the next read maps the file anew.
     pub(super) fn vanished(&self) -> SegmentError {
         let source = io::Error::other("the file was cut, or became unreadable, while it was read");
         SegmentError::Io { path: self.log_path(), source }
     }
 
+    /// Every batch in a range has been checked.
+    pub(super) fn note_checked(&self, range: &Range<u64>) {
+        if self.sealed.get().is_some() {
+            return;
+        }
+        let mut checked = self.checked.lock();
+        if checked.start <= range.end && range.start <= checked.end {
+            *checked = checked.start.min(range.start)..checked.end.max(range.end);
+        } else if range.end - range.start > checked.end - checked.start || range.start < checked.start {
+            *checked = range.clone();
+        }
+    }
+
+    /// How far from `position` on everything is known to be as it was written, without looking at any of it.
+    pub(super) fn verified_end(&self, position: u64) -> u64 {
+        let Some(Sealed { seal, blocks }) = self.sealed.get() else {
+            let checked = self.checked.lock();
+            return if checked.contains(&position) { checked.end } else { position };
+        };
+        let first = position / BLOCK_BYTES;
+        let right = blocks.iter().skip(first as usize);
+        let count = right.take_while(|block| block.load(Ordering::Relaxed) == RIGHT).count() as u64;
+        ((first + count) * BLOCK_BYTES).clamp(position, seal.len.max(position))
+    }
+
     /// Whether every byte of a range is known to be as it was written: its blocks are those of a sealed segment, and
-    /// their checksums, computed at the first use of each, are right.
+    /// their checksums, computed at the first use of each, are right; or it has been checked batch by batch.
     pub(super) fn is_verified(self: &Arc<Self>, range: &Range<u64>) -> bool {
-        let Some(Sealed { seal, blocks }) = self.sealed.get() else { return false };
+        let Some(Sealed { seal, blocks }) = self.sealed.get() else {
+            return self.verified_end(range.start) >= range.end;
+        };
         (range.start / BLOCK_BYTES..range.end.div_ceil(BLOCK_BYTES)).all(|number| {
             let (at, position) = (number as usize, number * BLOCK_BYTES);
             let (Some(block), Some(crc)) = (blocks.get(at), seal.block_crcs.get(at)) else { return false };

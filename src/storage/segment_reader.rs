@@ -50,6 +50,8 @@ impl<'a> SegmentReader<'a> {
     pub(super) fn read(self, offset: Offset, max_bytes: u64) -> Result<Option<ReadBatches>, SegmentError> {
         let Some(mut walk) = self.find(offset, max_bytes.max(WINDOW_BYTES))? else { return Ok(None) };
         let begin = walk.position;
+        // Mostly it has all that is read.
+        let (window, lease) = (walk.window.clone(), walk.lease.clone());
         let (mut end, mut next_offset) = (begin, offset);
         loop {
             let batch = match walk.batch() {
@@ -74,8 +76,42 @@ impl<'a> SegmentReader<'a> {
         if end == begin {
             return Ok(None);
         }
-        let Slice { bytes, lease } = self.segment.slice(begin..end)?;
-        Ok(Some(ReadBatches { chunks: vec![bytes], next_offset, size_bytes: end - begin, lease }))
+        self.segment.note_checked(&(begin..end));
+        self.segment.note_read(offset, next_offset, end);
+        let size_bytes = end - begin;
+        let Slice { bytes, lease } = if window.len() as u64 >= size_bytes {
+            Slice { bytes: window.slice(..size_bytes as usize), lease }
+        } else {
+            self.segment.slice(begin..end)?
+        };
+        Ok(Some(ReadBatches { chunks: vec![bytes], next_offset, size_bytes, lease }))
+    }
+
+    /// The same without waiting for the disk, for who goes on from where a read has ended: `None` unless what follows
+    /// is in memory and has been checked.
+    pub(super) fn read_on(self, offset: Offset, max_bytes: u64) -> Option<ReadBatches> {
+        let begin = self.segment.read_end(offset)?;
+        let end = self.segment.visible_bytes().min(begin.saturating_add(max_bytes.max(WINDOW_BYTES)));
+        if self.segment.verified_end(begin) < end {
+            return None;
+        }
+        let Slice { bytes, lease } = self.segment.slice_in_memory(begin..end)?;
+        let (mut size_bytes, mut next_offset) = (0, offset);
+        for batch in record::batches(&bytes).map_while(Result::ok) {
+            let size = batch.size_bytes() as u64;
+            let is_next = batch.base_offset() == next_offset && batch.last_offset() < self.below;
+            if !is_next || (size_bytes > 0 && size_bytes + size > max_bytes) {
+                break;
+            }
+            size_bytes += size;
+            next_offset = batch.next_offset();
+        }
+        if size_bytes == 0 || !lease.is_intact() {
+            return None;
+        }
+        self.segment.note_read(offset, next_offset, begin + size_bytes);
+        let chunks = vec![bytes.slice(..size_bytes as usize)];
+        Some(ReadBatches { chunks, next_offset, size_bytes, lease })
     }
 
     /// The first record at or after `timestamp_ms` and offset `from`.

@@ -7,7 +7,8 @@
 //!
 //! # What a message takes of the memory
 //! Its content, as long as that lasts, and for its pieces the least of its encoded size and [`TRANSPORT_BYTES`], until
-//! the transport has sent or dropped them: a piece is memory of its own and knows its answer.
+//! the transport has sent or dropped them: a piece is memory of its own and knows its answer. While there is more to
+//! come, the next piece takes the memory of one that has been sent: it is still in the processor's caches.
 
 use std::collections::VecDeque;
 use std::mem;
@@ -54,6 +55,8 @@ struct State {
     /// For the current message, and for the pieces of earlier ones.
     taken: Option<Taken>,
     in_transport_bytes: u64,
+    /// Memory of pieces that have been sent; none unless there are more to be made, by a message that has taken it too.
+    spare: Vec<Vec<u8>>,
     moved_at: Instant,
     waker: Option<Waker>,
     phase: Phase,
@@ -78,6 +81,7 @@ pub(super) fn answer(memory: &Memory, capacity: usize, cut: CancellationToken) -
             current: None,
             taken: None,
             in_transport_bytes: 0,
+            spare: Vec::new(),
             moved_at: Instant::now(),
             waker: None,
             phase: Phase::Filling,
@@ -162,10 +166,13 @@ impl Shared {
     }
 
     /// The transport has sent a piece, or dropped it.
-    fn sent(&self, bytes: u64) {
+    fn sent(&self, piece: Vec<u8>) {
         let mut state = self.state.lock();
-        state.in_transport_bytes -= bytes;
+        state.in_transport_bytes -= piece.len() as u64;
         state.moved_at = Instant::now();
+        if state.has_more() {
+            state.spare.push(piece);
+        }
         if state.current.is_none() {
             state.keep_transport_only();
         }
@@ -174,7 +181,12 @@ impl Shared {
 
 impl State {
     fn is_empty(&self) -> bool {
-        self.queue.is_empty() && self.current.is_none() && self.in_transport_bytes == 0
+        !self.has_more() && self.in_transport_bytes == 0
+    }
+
+    /// Whether any message is not all with the transport.
+    fn has_more(&self) -> bool {
+        self.current.is_some() || !self.queue.is_empty()
     }
 
     fn wake(&mut self) {
@@ -185,6 +197,9 @@ impl State {
 
     /// Gives back what was taken for a message that is gone.
     fn keep_transport_only(&mut self) {
+        if !self.has_more() {
+            self.spare.clear();
+        }
         if let Some(taken) = &self.taken {
             taken.shrink_to(self.in_transport_bytes);
         }
@@ -244,7 +259,7 @@ impl AsRef<[u8]> for Piece {
 
 impl Drop for Piece {
     fn drop(&mut self) {
-        self.answer.sent(self.bytes.len() as u64);
+        self.answer.sent(mem::take(&mut self.bytes));
     }
 }
 
@@ -262,7 +277,7 @@ impl AnswerBody {
                 }
                 continue;
             };
-            let piece = current.next_piece();
+            let piece = current.next_piece(state.spare.pop().unwrap_or_default());
             if let Some(failure) = current.failure() {
                 state.phase = Phase::LetGo(Some(failure));
                 state.clear();
@@ -437,6 +452,9 @@ mod tests {
         }
         fn slice(self: Arc<Self>, _range: Range<u64>) -> io::Result<Bytes> {
             Ok(Bytes::from_static(b"x"))
+        }
+        fn slice_in_memory(self: Arc<Self>, range: Range<u64>) -> Option<Bytes> {
+            self.slice(range).ok()
         }
         fn has_failed(&self) -> bool {
             self.0.load(Ordering::Relaxed)

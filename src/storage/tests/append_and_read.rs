@@ -16,7 +16,7 @@ fn what_is_acknowledged_is_read_in_order_from_memory() {
     assert!(open.store.stats().tail_cache_reads > 0);
     let read = open.log.read(Offset::clamped(4), 1).unwrap();
     assert_eq!(read.next_offset, Offset::clamped(5), "the whole batch that holds the offset");
-    let end = open.log.read_tail(Offset::clamped(5), 1).unwrap().unwrap();
+    let end = open.log.read_now(Offset::clamped(5), 1).unwrap().unwrap();
     assert!(end.chunks.is_empty());
 }
 

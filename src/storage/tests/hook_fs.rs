@@ -25,6 +25,10 @@ pub(super) enum Step {
     Create,
     CreateDir,
     Write,
+    /// A write that is to leave nothing in the page cache; it comes before [`Step::Write`].
+    WriteUncached,
+    /// Blocks are set aside beyond the end.
+    Preallocate,
     /// A change of the length.
     Cut,
     Rename,
@@ -244,6 +248,17 @@ impl FsFile for HookFile {
         self.fs.log_room_bytes.fetch_sub(fits, Ordering::Relaxed);
         Ok(())
     }
+    fn write_all_uncached_at(&self, bufs: &[&[u8]], position: u64) -> io::Result<()> {
+        self.fs.step(Step::WriteUncached, &self.path)?;
+        self.write_all_at(bufs, position)
+    }
+    fn preallocate(&self, len: u64) -> io::Result<()> {
+        self.fs.step(Step::Preallocate, &self.path)?;
+        self.file.preallocate(len)
+    }
+    fn give_back(&self) -> io::Result<()> {
+        self.file.give_back()
+    }
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.fs.step(Step::Cut, &self.path)?;
         self.file.set_len(len)
@@ -293,6 +308,9 @@ impl Map for HookMap {
         let mut bytes = bytes.to_vec();
         bytes[from.saturating_sub(range.start) as usize..].fill(0);
         Ok(bytes.into())
+    }
+    fn slice_in_memory(self: Arc<Self>, range: Range<u64>) -> Option<Bytes> {
+        self.slice(range).ok()
     }
     fn has_failed(&self) -> bool {
         let times = |untold: u64| untold.checked_sub(1);

@@ -146,6 +146,10 @@ impl Map for SimMap {
         Ok(bytes.into())
     }
 
+    fn slice_in_memory(self: Arc<Self>, range: Range<u64>) -> Option<Bytes> {
+        self.slice(range).ok()
+    }
+
     fn has_failed(&self) -> bool {
         false
     }
