@@ -73,7 +73,8 @@ class Nats(System):
             server,
             f"produce {load.record_bytes} B, {load.durability}, {mode}",
             *("pub", mode, topic, "--create", "--stream", topic, "--storage", "file", "--replicas", 1),
-            *("--maxbytes", records * (load.record_bytes + ROOM_BYTES), "--size", load.record_bytes, "--msgs", records, "--batch", batch),
+            *("--maxbytes", records * (load.record_bytes + ROOM_BYTES)),
+            *("--size", load.record_bytes, "--msgs", records, "--batch", batch),
         )
 
     def consume(self, server: Server, mode: str, load: Load, records: int, topic: str) -> Outcome:

@@ -27,21 +27,18 @@ class Parsers(unittest.TestCase):
         with self.assertRaises(Failed):
             kafka.sent_per_s("org.apache.kafka.common.errors.TimeoutException")
 
-    def test_the_first_interval_of_the_consumer_is_its_warm_up(self) -> None:
-        output = (
+    def test_the_first_second_of_the_consumer_is_its_warm_up(self) -> None:
+        head = (
             "time, threadId, data.consumed.in.MB, MB.sec, data.consumed.in.nMsg, nMsg.sec, rebalance.time.ms, "
-            "fetch.time.ms, fetch.MB.sec, fetch.nMsg.sec\n"
-            "2026-01-01 00:00:01:000, 0, 0.0, 0.0, 0, 0.0, 0, 0, 0.0, 0.0\n"
-            "2026-01-01 00:00:02:000, 0, 9.5, 9.5, 100000, 100000.0, 0, 1000, 9.5, 100000.0\n"
-            "2026-01-01 00:00:03:000, 0, 47.6, 38.1, 500000, 400000.0, 0, 1000, 38.1, 400000.0\n"
-            "2026-01-01 00:00:03:500, 0, 76.2, 57.2, 800000, 600000.0, 0, 500, 57.2, 600000.0\n"
+            "fetch.time.ms, fetch.MB.sec, fetch.nMsg.sec"
         )
-        rate, records = kafka.consumed(output)
-        self.assertAlmostEqual(rate, 700_000 / 1.5)
-        self.assertEqual(records, 800_000)
-        for few in (1, 3):
+        points = [("01:000", 0), ("02:000", 1), ("02:500", 100_000), ("03:000", 300_000), ("04:000", 1_100_000)]
+        lines = [head] + [f"2026-01-01 00:00:{at}, 0, 0.0, 0.0, {records}, 0.0, 0, 0, 0.0, 0.0" for at, records in points]
+        self.assertAlmostEqual(kafka.consumed_per_s("\n".join(lines)), 800_000)
+        self.assertAlmostEqual(kafka.consumed_per_s("\n".join(lines[:4])), 99_999 / 0.5, msg="never warm")
+        for few in (0, 1, 3):
             with self.assertRaises(Failed):
-                kafka.consumed("\n".join(output.splitlines()[:few]))
+                kafka.consumed_per_s("\n".join(lines[:few]))
 
     def test_the_rate_of_nats_has_commas(self) -> None:
         output = "NATS JetStream asynchronous publisher stats: 1,103,437 msgs/sec ~ 105 MiB/sec ~ 0.91us"
