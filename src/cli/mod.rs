@@ -17,6 +17,7 @@ mod output;
 mod produce;
 mod progress;
 pub mod serve;
+mod signals;
 mod topic;
 mod verify;
 

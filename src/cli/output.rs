@@ -18,7 +18,7 @@ pub(super) enum Output {
 }
 
 /// For every subcommand that prints a table.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(super) struct OutputArgs {
     /// How to print
     #[arg(long, value_enum, default_value_t = Output::Table)]

@@ -14,7 +14,7 @@ use serde::Deserialize;
 
 pub use broker::{BatchValidation, BrokerConfig};
 pub use grpc::GrpcConfig;
-pub use storage::{StorageConfig, SyncMethod};
+pub use storage::{PageCache, StorageConfig, SyncMethod};
 
 /// All settings of a broker.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]

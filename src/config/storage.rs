@@ -17,6 +17,8 @@ pub struct StorageConfig {
     pub max_group_bytes: u64,
     /// How the data directory is synced. Default: `auto`.
     pub sync_method: SyncMethod,
+    /// Whether what is appended stays in the page cache. Default: `auto`.
+    pub page_cache: PageCache,
     /// How long records of a topic with `durability = os` may stay unsynced, in ms. 10 to 3,600,000. Default: 1,000.
     pub flush_interval_ms: u64,
     /// How often recovery points are written, in ms: bounds the work of a recovery. 100 to 3,600,000. Default: 30,000.
@@ -58,12 +60,25 @@ pub enum SyncMethod {
     Syncfs,
 }
 
+/// Whether what is appended stays in the page cache. What was appended last is in the tail cache in any case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PageCache {
+    /// It stays while a reader lags beyond the tail cache and reads the segment that is appended to, and for 10 s after.
+    Auto,
+    /// It stays as long as the kernel likes.
+    Keep,
+    /// It is dropped once it is written back, where the kernel can (Linux 6.14) and the write is not a small one.
+    Drop,
+}
+
 impl Default for StorageConfig {
     fn default() -> Self {
         Self {
             writer_threads: 2,
             max_group_bytes: 32 << 20,
             sync_method: SyncMethod::Auto,
+            page_cache: PageCache::Auto,
             flush_interval_ms: 1_000,
             checkpoint_interval_ms: 30_000,
             tail_cache_bytes: 256 << 20,

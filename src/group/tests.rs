@@ -177,10 +177,10 @@ async fn offsets_that_cannot_be_read_are_not_taken_for_none() {
     assert_eq!(offsets(&groups, other), [("t".to_owned(), 0, 3)]);
 }
 
-#[tokio::test]
-async fn a_new_commit_mends_what_was_lost() {
-    let place = Place::new();
-    let (broker, groups) = open(&place).await;
+/// Group "g" has committed 3 and then 4 for one of two partitions, and the log that holds this was damaged. Returns the
+/// partition of that log.
+async fn committed_and_damaged(place: &Place, damage: impl FnOnce(&mut Vec<u8>)) -> u32 {
+    let (broker, groups) = open(place).await;
     create(&broker, "t", 2, &[]).await;
     for offset in [3, 4] {
         groups.commit(&group("g"), vec![commit("t", 0, offset)]).await.expect("committed");
@@ -190,9 +190,19 @@ async fn a_new_commit_mends_what_was_lost() {
     let home = super::offsets_log::partition_of(&group("g"), 16);
     let log = place.dir.path().join(format!("{OFFSETS_TOPIC}-{home}/{:020}.log", 0));
     let mut bytes = fs::read(&log).expect("there");
-    let second = record::frame_size(&bytes).expect("a batch");
-    bytes[second + record::HEADER_BYTES + 20] ^= 1;
+    damage(&mut bytes);
     fs::write(&log, bytes).expect("written");
+    home
+}
+
+#[tokio::test]
+async fn a_new_commit_mends_what_was_lost() {
+    let place = Place::new();
+    committed_and_damaged(&place, |bytes| {
+        let second = record::frame_size(bytes).expect("a batch");
+        bytes[second + record::HEADER_BYTES + 20] ^= 1;
+    })
+    .await;
 
     let (broker, groups) = open(&place).await;
     let of = asked(&[("t", 0)]);
@@ -215,17 +225,7 @@ async fn a_new_commit_mends_what_was_lost() {
 #[tokio::test]
 async fn an_accepted_loss_is_settled_with_the_next_start() {
     let place = Place::new();
-    let (broker, groups) = open(&place).await;
-    create(&broker, "t", 2, &[]).await;
-    for offset in [3, 4] {
-        groups.commit(&group("g"), vec![commit("t", 0, offset)]).await.expect("committed");
-    }
-    broker.close().await.expect("an orderly end");
-    drop((broker, groups));
-    let home = super::offsets_log::partition_of(&group("g"), 16);
-    let log = place.dir.path().join(format!("{OFFSETS_TOPIC}-{home}/{:020}.log", 0));
-    let bytes = fs::read(&log).expect("there");
-    fs::write(&log, &bytes[..bytes.len() - 1]).expect("written");
+    let home = committed_and_damaged(&place, |bytes| bytes.truncate(bytes.len() - 1)).await;
 
     let (broker, groups) = open(&place).await;
     let of = asked(&[("t", 0), ("t", 1)]);

@@ -5,9 +5,10 @@
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::mmap::{FileMap, Map};
 
@@ -118,6 +119,27 @@ pub trait FsFile: Send + Sync + fmt::Debug {
     /// # Errors
     /// Whatever the file system says.
     fn write_all_at(&self, bufs: &[&[u8]], position: u64) -> io::Result<()>;
+    /// The same, and leaves nothing of it in the page cache once it is written back, where the file system can do that.
+    ///
+    /// # Errors
+    /// As [`FsFile::write_all_at`].
+    fn write_all_uncached_at(&self, bufs: &[&[u8]], position: u64) -> io::Result<()> {
+        self.write_all_at(bufs, position)
+    }
+    /// Sets blocks aside for its first `len` bytes, where the file system can do that; its length stays.
+    ///
+    /// # Errors
+    /// Whatever the file system says: writes go on without.
+    fn preallocate(&self, _len: u64) -> io::Result<()> {
+        Ok(())
+    }
+    /// Gives back the blocks beyond its end. Called while nobody writes to it.
+    ///
+    /// # Errors
+    /// Whatever the file system says.
+    fn give_back(&self) -> io::Result<()> {
+        Ok(())
+    }
     /// Cuts it, or lengthens it with zeros.
     ///
     /// # Errors
@@ -151,7 +173,17 @@ pub trait FsFile: Send + Sync + fmt::Debug {
 pub struct RealFs;
 
 #[derive(Debug)]
-struct RealFile(File);
+struct RealFile {
+    file: File,
+    /// Its file system, or the kernel, has refused to write past the page cache.
+    always_cached: AtomicBool,
+}
+
+impl RealFile {
+    fn new(file: File) -> Self {
+        Self { file, always_cached: AtomicBool::new(false) }
+    }
+}
 
 impl Fs for RealFs {
     fn open(&self, path: &Path, how: OpenHow) -> io::Result<Arc<dyn FsFile>> {
@@ -161,7 +193,7 @@ impl Fs for RealFs {
             OpenHow::Write => options.read(true).write(true).create(true).truncate(false),
             OpenHow::CreateNew => options.read(true).write(true).create_new(true),
         };
-        Ok(Arc::new(RealFile(options.open(path)?)))
+        Ok(Arc::new(RealFile::new(options.open(path)?)))
     }
 
     fn create_dir(&self, path: &Path) -> io::Result<()> {
@@ -229,35 +261,52 @@ impl Fs for RealFs {
 
 impl FsFile for RealFile {
     fn len(&self) -> io::Result<u64> {
-        Ok(self.0.metadata()?.len())
+        Ok(self.file.metadata()?.len())
     }
 
     fn read_exact_at(&self, buf: &mut [u8], position: u64) -> io::Result<()> {
-        self.0.read_exact_at(buf, position)
+        self.file.read_exact_at(buf, position)
     }
 
     fn write_all_at(&self, bufs: &[&[u8]], position: u64) -> io::Result<()> {
-        write_vectored_at(&self.0, bufs, position)
+        write_vectored_at(&self.file, bufs, position, None)
+    }
+
+    fn write_all_uncached_at(&self, bufs: &[&[u8]], position: u64) -> io::Result<()> {
+        write_vectored_at(&self.file, bufs, position, Some(&self.always_cached))
+    }
+
+    fn preallocate(&self, len: u64) -> io::Result<()> {
+        preallocate(&self.file, len)
+    }
+
+    fn give_back(&self) -> io::Result<()> {
+        let metadata = self.file.metadata()?;
+        // What a file system has for itself there makes it too often, and costs nothing but time.
+        if metadata.blocks() * BLOCK_BYTES > metadata.len().next_multiple_of(metadata.blksize().max(1)) {
+            self.file.set_len(metadata.len())?;
+        }
+        Ok(())
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.0.set_len(len)
+        self.file.set_len(len)
     }
 
     fn allocate(&self, len: u64) -> io::Result<()> {
-        allocate(&self.0, len)
+        allocate(&self.file, len)
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.0.sync_data()
+        self.file.sync_data()
     }
 
     fn sync_file_system(&self) -> io::Result<()> {
-        sync_file_system(&self.0)
+        sync_file_system(&self.file)
     }
 
     fn map(&self, len: u64) -> io::Result<Arc<dyn Map>> {
-        Ok(Arc::new(FileMap::new(&self.0, len)?))
+        Ok(Arc::new(FileMap::new(&self.file, len)?))
     }
 }
 
@@ -298,11 +347,8 @@ pub(super) fn is_full(error: &io::Error) -> bool {
 
 #[cfg(target_os = "linux")]
 fn allocate(file: &File, len: u64) -> io::Result<()> {
-    use std::os::unix::fs::MetadataExt;
-
     use rustix::fs::{FallocateFlags, fallocate, fstatvfs};
     use rustix::io::Errno;
-    const BLOCK_BYTES: u64 = 512;
     // An attempt that cannot succeed would take what there is from others for a moment.
     let stat = fstatvfs(file)?;
     let missing = len.saturating_sub(file.metadata()?.blocks() * BLOCK_BYTES);
@@ -325,6 +371,24 @@ fn allocate(file: &File, len: u64) -> io::Result<()> {
     fill(file, len)
 }
 
+#[cfg(target_os = "linux")]
+fn preallocate(file: &File, len: u64) -> io::Result<()> {
+    use rustix::fs::{FallocateFlags, fallocate, fstatvfs};
+    /// So little of what is free is taken before it is needed, at most.
+    const SHARE: u64 = 64;
+    let stat = fstatvfs(file)?;
+    let missing = len.saturating_sub(file.metadata()?.blocks() * BLOCK_BYTES);
+    if stat.f_bavail.saturating_mul(stat.f_frsize) / SHARE < missing {
+        return Err(io::ErrorKind::StorageFull.into());
+    }
+    Ok(fallocate(file, FallocateFlags::KEEP_SIZE, 0, len)?)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn preallocate(_file: &File, _len: u64) -> io::Result<()> {
+    Ok(())
+}
+
 /// Lengthens a file by writing zeros.
 fn fill(file: &File, len: u64) -> io::Result<()> {
     let zeros = vec![0; 64 << 10];
@@ -337,25 +401,53 @@ fn fill(file: &File, len: u64) -> io::Result<()> {
     Ok(())
 }
 
+/// What [`MetadataExt::blocks`] counts in.
+const BLOCK_BYTES: u64 = 512;
+
 /// The most buffers Linux takes in one call (`UIO_MAXIOV`).
 #[cfg(target_os = "linux")]
 const MAX_BUFFERS: usize = 1024;
 
+/// Linux 6.14: what is written is dropped from the page cache once it is written back, which begins at once.
 #[cfg(target_os = "linux")]
-fn write_vectored_at(file: &File, bufs: &[&[u8]], mut position: u64) -> io::Result<()> {
+const RWF_DONTCACHE: rustix::io::ReadWriteFlags = rustix::io::ReadWriteFlags::from_bits_retain(0x80);
+
+/// `always_cached`: past the page cache, unless it says that this is refused.
+#[cfg(target_os = "linux")]
+fn write_vectored_at(
+    file: &File,
+    bufs: &[&[u8]],
+    mut position: u64,
+    always_cached: Option<&AtomicBool>,
+) -> io::Result<()> {
+    use rustix::io::{Errno, ReadWriteFlags, pwritev, pwritev2};
+    let is_uncached = || always_cached.is_some_and(|always| !always.load(Ordering::Relaxed));
+    let mut flags = if is_uncached() { RWF_DONTCACHE } else { ReadWriteFlags::empty() };
     for some in bufs.chunks(MAX_BUFFERS) {
         let mut slices: Vec<IoSlice<'_>> = some.iter().map(|buf| IoSlice::new(buf)).collect();
         let mut left = slices.as_mut_slice();
         // Skips empty buffers, which would look like a full disk.
         IoSlice::advance_slices(&mut left, 0);
         while !left.is_empty() {
-            match rustix::io::pwritev(file, left, position) {
+            let wrote = if flags.is_empty() {
+                pwritev(file, left, position)
+            } else {
+                pwritev2(file, left, position, flags)
+            };
+            match wrote {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(written) => {
                     position += written as u64;
                     IoSlice::advance_slices(&mut left, written);
                 }
-                Err(rustix::io::Errno::INTR) => {}
+                Err(Errno::INTR) => {}
+                // As the file system, or an older kernel, has it.
+                Err(Errno::OPNOTSUPP | Errno::INVAL | Errno::NOSYS) if !flags.is_empty() => {
+                    flags = ReadWriteFlags::empty();
+                    if let Some(always_cached) = always_cached {
+                        always_cached.store(true, Ordering::Relaxed);
+                    }
+                }
                 Err(error) => return Err(error.into()),
             }
         }
@@ -364,7 +456,12 @@ fn write_vectored_at(file: &File, bufs: &[&[u8]], mut position: u64) -> io::Resu
 }
 
 #[cfg(not(target_os = "linux"))]
-fn write_vectored_at(file: &File, bufs: &[&[u8]], mut position: u64) -> io::Result<()> {
+fn write_vectored_at(
+    file: &File,
+    bufs: &[&[u8]],
+    mut position: u64,
+    _always_cached: Option<&AtomicBool>,
+) -> io::Result<()> {
     for buf in bufs {
         file.write_all_at(buf, position)?;
         position += buf.len() as u64;
@@ -442,6 +539,45 @@ mod tests {
         allocate(&file, 10).unwrap();
         fill(&file, 200_000).unwrap();
         assert_eq!(file.metadata().unwrap().len(), 200_000);
+    }
+
+    #[test]
+    fn a_write_past_the_page_cache_is_the_same_write() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = RealFs.open(&dir.path().join("f"), OpenHow::CreateNew).unwrap();
+        let pieces: Vec<Vec<u8>> = (0..3000u32).map(|i| vec![(i % 251) as u8; (i % 200) as usize]).collect();
+        let bufs: Vec<&[u8]> = pieces.iter().map(Vec::as_slice).collect();
+        file.write_all_uncached_at(&bufs, 7).unwrap();
+        let mut read = vec![0; pieces.concat().len()];
+        file.read_exact_at(&mut read, 7).unwrap();
+        assert_eq!(read, pieces.concat());
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn where_it_is_refused_a_write_goes_through_the_page_cache_from_then_on() {
+        // A device takes no such writes.
+        let null = OpenOptions::new().write(true).open("/dev/null").unwrap();
+        let always_cached = AtomicBool::new(false);
+        for _ in 0..2 {
+            write_vectored_at(&null, &[b"1234"], 0, Some(&always_cached)).unwrap();
+            assert!(always_cached.load(Ordering::Relaxed));
+        }
+    }
+
+    #[test]
+    fn blocks_beyond_the_end_are_set_aside_and_given_back() {
+        let file = RealFile::new(tempfile::tempfile().unwrap());
+        let held = || file.file.metadata().unwrap().blocks() * BLOCK_BYTES;
+        file.write_all_at(&[&[1; 10_000]], 0).unwrap();
+        file.preallocate(1 << 20).unwrap();
+        assert!(held() >= 1 << 20, "{}", held());
+        assert_eq!(file.len().unwrap(), 10_000);
+        file.give_back().unwrap();
+        assert!(held() <= 64 << 10, "{}", held());
+        let mut read = [0; 10_000];
+        file.read_exact_at(&mut read, 0).unwrap();
+        assert_eq!(read, [1; 10_000]);
     }
 
     #[test]

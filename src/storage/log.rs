@@ -20,13 +20,17 @@ use super::limits::is_exhausted;
 use super::log_file::LogFile;
 use super::log_view::LogView;
 use super::open_segments::OpenSegments;
+use super::page_cache::CachePolicy;
+use super::preallocation::Preallocation;
 use super::producer_snapshot;
 use super::producers::{ProducerBatch, ProducerLimits};
 use super::seals::BlockCrcs;
 use super::segment::{Segment, offset_entry};
 use super::tail_cache::TailCache;
-use super::types::{Append, AppendDone, AppendError, Appended, Durability, LogConfig};
+use super::types::{Append, AppendDone, AppendError, Appended, LogConfig};
+use super::written::{Written, WrittenBatch};
 use crate::clock::Clock;
+use crate::config::PageCache;
 use crate::record::{self, BatchView};
 use crate::types::{LeaderEpoch, Offset};
 
@@ -41,6 +45,7 @@ pub(super) struct LogEnv {
     pub(super) index_interval_bytes: u32,
     pub(super) index_max_bytes: u32,
     pub(super) producer_limits: ProducerLimits,
+    pub(super) page_cache: PageCache,
 }
 
 /// The writer's side of a log.
@@ -56,6 +61,9 @@ pub(super) struct Log {
     segment: Arc<Segment>,
     /// Its log file, once it is needed; never closed while it has unsynced bytes.
     file: Option<Arc<dyn FsFile>>,
+    /// What is set aside for it beyond its end.
+    ahead: Preallocation,
+    caching: CachePolicy,
     /// A segment was taken back, and its name may come back until the directory is synced.
     names_unsynced: bool,
     /// The length of what has been written to it.
@@ -76,29 +84,6 @@ struct Gathered {
     next: Offset,
     /// `None`: a duplicate of the batch at `base`.
     batch: Option<BytesMut>,
-    done: AppendDone,
-}
-
-/// A group of batches of one segment that has been written. Neither synced nor visible.
-pub(super) struct Written {
-    pub(super) view: Arc<LogView>,
-    pub(super) file: Arc<dyn FsFile>,
-    segment: Arc<Segment>,
-    /// Where it begins.
-    start: Offset,
-    /// Where the group ends.
-    pub(super) end: Boundary,
-    batches: Vec<WrittenBatch>,
-    pub(super) size_bytes: u64,
-    /// Too much is unsynced for it to wait.
-    must_sync: bool,
-}
-
-struct WrittenBatch {
-    base: Offset,
-    next: Offset,
-    /// `None`: a duplicate of the batch at `base`.
-    bytes: Option<Bytes>,
     done: AppendDone,
 }
 
@@ -127,18 +112,22 @@ pub(super) struct LogStart {
 impl Log {
     /// Goes on from `start`, the synced end of the log.
     pub(super) fn new(view: Arc<LogView>, env: Arc<LogEnv>, config: LogConfig, start: LogStart) -> Self {
+        let (position, now_ms) = (start.mark.position, env.clock.monotonic_ms());
+        let caching = CachePolicy::new(env.page_cache);
         Self {
             view,
             env,
             config,
+            ahead: Preallocation::new(position, now_ms),
+            caching,
             leader_epoch: start.leader_epoch,
             fs: start.fs,
             segment: start.segment,
             file: None,
             names_unsynced: false,
-            position: start.mark.position,
+            position,
             next_offset: start.mark.offset,
-            block_crcs: (start.mark.position == 0).then(BlockCrcs::default),
+            block_crcs: (position == 0).then(BlockCrcs::default),
             first_append_ms: None,
             gathered: Vec::new(),
             gathered_bytes: 0,
@@ -288,8 +277,17 @@ impl Log {
         let wrote = self.sync_names().and_then(|()| self.file()).and_then(|file| {
             let bufs: Vec<&[u8]> =
                 self.gathered.iter().filter_map(|gathered| gathered.batch.as_deref()).collect();
-            if !bufs.is_empty() {
-                file.write_all_at(&bufs, self.position)?;
+            let now_ms = self.env.clock.monotonic_ms();
+            let end = self.position + self.gathered_bytes;
+            if let Some(until) = self.ahead.step(end, now_ms) {
+                // No further than the segment goes. It is only for speed: most errors are for want of room.
+                let _ = file.preallocate(until.min(u64::from(self.config.segment_bytes)).max(end));
+            }
+            let drops = self.caching.drops(self.gathered_bytes, self.view.take_lagging(), now_ms);
+            match bufs.is_empty() {
+                true => {}
+                false if drops => file.write_all_uncached_at(&bufs, self.position)?,
+                false => file.write_all_at(&bufs, self.position)?,
             }
             Ok(file)
         });
@@ -400,6 +398,7 @@ impl Log {
     /// What the file system says: the log goes on in the present segment, or, if a sync failed, takes no writes.
     pub(super) fn roll(&mut self) -> Result<Rolled, AppendError> {
         self.sync().map_err(|reason| AppendError::Sealed { reason })?;
+        self.give_back();
         let base = self.next_offset;
         let segment = Arc::new(Segment::new(
             Arc::clone(&self.view.fs),
@@ -434,6 +433,7 @@ impl Log {
         };
         self.file = Some(file);
         self.position = 0;
+        self.ahead = Preallocation::new(0, self.env.clock.monotonic_ms());
         self.block_crcs = Some(BlockCrcs::default());
         self.first_append_ms = None;
         Ok(rolled)
@@ -492,7 +492,18 @@ impl Log {
 
     /// Lets go of the file, which is opened again by the next write. Called only when [`Log::is_synced`].
     pub(super) fn close_file(&mut self) {
+        self.give_back();
         self.file = None;
+    }
+
+    /// What is set aside beyond the end of the file is others' to use. Called before the log is left, or its file.
+    pub(super) fn give_back(&mut self) {
+        if let Some(file) = &self.file
+            && let Err(error) = file.give_back()
+        {
+            tracing::warn!(path = %self.segment.log_path().display(), %error, "cannot give room back");
+        }
+        self.ahead = Preallocation::new(self.position, self.env.clock.monotonic_ms());
     }
 
     /// The end of what has been written.
@@ -550,47 +561,5 @@ fn append_error(path: PathBuf, error: &io::Error) -> AppendError {
         let own = || io::Error::new(error.kind(), error.to_string());
         let source = error.raw_os_error().map_or_else(own, io::Error::from_raw_os_error);
         AppendError::Write { path, source: Arc::new(source) }
-    }
-}
-
-impl Written {
-    /// How many appends it holds.
-    pub(super) fn appends(&self) -> usize {
-        self.batches.len()
-    }
-
-    /// Whether it can be made visible at once without a sync: its log asks for no more, and nothing before it waits
-    /// for one.
-    pub(super) fn may_skip_sync(&self, durability: Durability) -> bool {
-        durability == Durability::Os && !self.must_sync && self.start == self.view.durable_offset()
-    }
-
-    /// Makes the group visible and acknowledges it: it is as durable as its log promises. If the log has failed
-    /// meanwhile, the group fails too.
-    pub(super) fn publish(self, tail_cache: &TailCache) {
-        if let Some(reason) = self.view.failure() {
-            return self.fail(&AppendError::Sealed { reason });
-        }
-        for batch in &self.batches {
-            if let Some(bytes) = &batch.bytes {
-                tail_cache.push(&self.view.tail, batch.base, batch.next, bytes.clone());
-            }
-        }
-        self.segment.set_visible_bytes(self.end.mark.position);
-        self.view.publish(self.end.mark.offset);
-        self.view.sub_in_flight(self.size_bytes);
-        let log_start_offset = self.view.log_start_offset();
-        for batch in self.batches {
-            let duplicate = batch.bytes.is_none();
-            (batch.done)(Ok(Appended { base_offset: batch.base, log_start_offset, duplicate }));
-        }
-    }
-
-    /// The group will never be visible.
-    pub(super) fn fail(self, error: &AppendError) {
-        self.view.sub_in_flight(self.size_bytes);
-        for batch in self.batches {
-            (batch.done)(Err(error.clone()));
-        }
     }
 }

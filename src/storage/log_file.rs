@@ -39,6 +39,18 @@ impl FsFile for LogFile {
         self.file.write_all_at(bufs, position)
     }
 
+    fn write_all_uncached_at(&self, bufs: &[&[u8]], position: u64) -> io::Result<()> {
+        self.file.write_all_uncached_at(bufs, position)
+    }
+
+    fn preallocate(&self, len: u64) -> io::Result<()> {
+        self.file.preallocate(len)
+    }
+
+    fn give_back(&self) -> io::Result<()> {
+        self.file.give_back()
+    }
+
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.file.set_len(len)
     }

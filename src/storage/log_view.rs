@@ -63,6 +63,8 @@ pub(super) struct LogView {
     /// Written, and neither published nor failed yet.
     in_flight_bytes: AtomicU64,
     listener: Mutex<Option<DurableListener>>,
+    /// The file of the newest segment has been read from since its writer last asked.
+    lagging: AtomicBool,
 }
 
 impl std::fmt::Debug for LogView {
@@ -131,6 +133,7 @@ impl LogView {
             changes: Mutex::new(()),
             in_flight_bytes: AtomicU64::new(0),
             listener: Mutex::new(None),
+            lagging: AtomicBool::new(false),
         }
     }
 
@@ -294,6 +297,12 @@ impl LogView {
         }
     }
 
+    /// Whether a reader has been beyond the tail cache, and near the end, since this was last asked: see
+    /// [`super::page_cache`].
+    pub(super) fn take_lagging(&self) -> bool {
+        self.lagging.load(Ordering::Relaxed) && self.lagging.swap(false, Ordering::Relaxed)
+    }
+
     /// Checks that `offset` can be read from, and returns the durable offset.
     fn check_range(&self, offset: Offset) -> Result<Offset, ReadError> {
         if self.is_closed() {
@@ -347,6 +356,9 @@ impl LogView {
         let durable = self.check_range(offset)?;
         let found = self.search(offset, durable, |reader| reader.read(offset, max_bytes))?;
         self.counters.segment_reads.add(1);
+        if self.segment_at(offset).is_some_and(|(_, next)| next.is_none()) {
+            self.lagging.store(true, Ordering::Relaxed);
+        }
         if self.is_closed() {
             // The file that was opened may have been that of the next log of this name.
             return Err(ReadError::Closed);

@@ -71,6 +71,8 @@ mod map_table;
 pub mod mmap;
 mod open_logs;
 mod open_segments;
+mod page_cache;
+mod preallocation;
 mod producer_recovery;
 mod producer_snapshot;
 mod producers;
@@ -94,6 +96,7 @@ mod torn;
 mod types;
 mod upkeep;
 pub mod verify;
+mod written;
 
 pub use data_dir::{FORMAT_VERSION, OpenError};
 pub use handle::LogHandle;

@@ -288,6 +288,20 @@ impl FsFile for RoomFile {
         self.room.spend(self.claim, bytes, || self.file.write_all_at(bufs, position))
     }
 
+    fn write_all_uncached_at(&self, bufs: &[&[u8]], position: u64) -> io::Result<()> {
+        let bytes = bufs.iter().map(|buf| buf.len() as u64).sum();
+        self.room.spend(self.claim, bytes, || self.file.write_all_uncached_at(bufs, position))
+    }
+
+    fn preallocate(&self, len: u64) -> io::Result<()> {
+        // What has not been written yet is nothing to take from the reserve for, nor to take before it is whole again.
+        if self.room.is_broken() { Ok(()) } else { self.file.preallocate(len) }
+    }
+
+    fn give_back(&self) -> io::Result<()> {
+        self.file.give_back()
+    }
+
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.file.set_len(len)
     }

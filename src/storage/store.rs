@@ -148,6 +148,7 @@ impl Store {
                 expiration_ms: config.producer_id_expiration_ms,
                 max_producers: config.max_producers_per_partition,
             },
+            page_cache: config.page_cache,
         });
         let checkpointer = Arc::new(Checkpointer {
             fs: Arc::clone(&fs),

@@ -17,13 +17,14 @@ use parking_lot::{Condvar, Mutex};
 use super::checkpoint::Boundary;
 use super::durable::DurableSlots;
 use super::fs::FsFile;
-use super::log::{Log, LogEnv, Written};
+use super::log::{Log, LogEnv};
 use super::log_view::LogView;
 use super::open_logs::OpenLogs;
 use super::stats::Counters;
 use super::syncer::Syncer;
 use super::types::{Append, AppendError, Done, Durability, LogConfig, LogError};
 use super::upkeep::Job;
+use super::written::Written;
 
 /// A log's number in this process.
 pub(super) type LogNumber = u64;
@@ -203,9 +204,10 @@ impl Writer {
     fn run_until_stopped(&mut self) {
         while let Ok(command) = self.commands.recv() {
             if self.round(command) {
-                return;
+                break;
             }
         }
+        self.logs.values_mut().for_each(|log| log.give_back());
     }
 
     /// What it was about to do is in an unknown state. No log of its own takes writes any more, nor any that it is still
@@ -252,8 +254,9 @@ impl Writer {
             Command::Configure(number, config, done) => self.configure(number, config, done),
             Command::Close(number, done) => {
                 self.write(number);
-                if let Some(log) = self.logs.remove(&number) {
+                if let Some(mut log) = self.logs.remove(&number) {
                     self.queue.wait_until_idle(log.view());
+                    log.give_back();
                 }
                 self.open_logs.closed(number);
                 // Nobody need wait for it.

@@ -4,9 +4,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::NonEmptyStringValueParser;
-use clap::{Arg, Args, ValueEnum};
+use clap::{Arg, Args, Command, FromArgMatches as _, Subcommand, ValueEnum};
 use serde::Serialize;
 
+use super::idle::IdleArgs;
+use super::suite::SuiteArgs;
 use super::units::{self, Amount, Sizes};
 use crate::cli::connection::SERVER;
 use crate::cli::input;
@@ -35,7 +37,10 @@ Examples:
   sagwan bench follow --rate 50k --duration 1min --report latency.html
   sagwan bench follow --verify --partitions 6 --consumers 3 --compression zstd
   sagwan bench produce --mode records --unary --batch-records 1 --record-size 1KiB --ceiling
+  sagwan bench earliest --cold --backlog 8GiB --warm-readers 1 --ceiling
   sagwan bench both --server http://10.0.0.7:50051 --output json
+  sagwan bench idle --partitions 10000
+  sagwan bench suite --only 1,3
 
 If you come from another log:
   kafka-producer-perf-test --record-size 100 --throughput 50000
@@ -142,16 +147,6 @@ impl Compression {
             Self::Zstd => Codec::Zstd,
         }
     }
-
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::None => "none",
-            Self::Gzip => "gzip",
-            Self::Snappy => "snappy",
-            Self::Lz4 => "lz4",
-            Self::Zstd => "zstd",
-        }
-    }
 }
 
 /// What an acknowledgement waits for.
@@ -173,10 +168,20 @@ impl Durability {
     }
 }
 
+/// What is measured in another way.
+#[derive(Debug, Subcommand)]
+pub(super) enum Special {
+    Suite(SuiteArgs),
+    Idle(IdleArgs),
+}
+
 /// What to measure, and how.
 #[derive(Debug, Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
 pub(crate) struct BenchArgs {
+    #[command(subcommand)]
+    pub(super) special: Option<Special>,
+
     /// What to measure
     #[arg(value_enum, default_value_t = Workload::Follow)]
     pub(super) workload: Workload,
@@ -233,6 +238,13 @@ pub(crate) struct BenchArgs {
     /// About the largest response of a read
     #[arg(long, value_name = "SIZE", default_value = "1MiB", value_parser = units::bytes, help_heading = "Load")]
     pub(super) fetch_bytes: u64,
+    /// Read a backlog from the disk: before each round the broker is started again and the page cache of its files dropped;
+    /// the round is one pass through the backlog
+    #[arg(long, conflicts_with_all = ["duration", "total", "warm_up"], help_heading = "Load")]
+    pub(super) cold: bool,
+    /// With --cold: readers of a little that is in memory beside the cold one, 200 fetches of 64 KiB a second each
+    #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Load")]
+    pub(super) warm_readers: u32,
 
     /// How long to measure [default: 10s; 3s in each round with --ceiling]
     #[arg(long, value_name = "TIME", value_parser = units::duration, help_heading = "Measuring")]
@@ -270,4 +282,16 @@ pub(crate) struct BenchArgs {
     /// Write a page with charts to this file, too
     #[arg(long, value_name = "FILE.html")]
     pub(super) report: Option<PathBuf>,
+}
+
+impl BenchArgs {
+    /// What a command line says behind `sagwan bench`.
+    ///
+    /// # Errors
+    /// What clap says of a wrong one.
+    pub(super) fn of_line(line: &str) -> Result<Self, String> {
+        let words = ["bench"].into_iter().chain(line.split_whitespace());
+        let matches = Self::augment_args(Command::new("bench")).try_get_matches_from(words);
+        matches.and_then(|matches| Self::from_arg_matches(&matches)).map_err(|error| error.to_string())
+    }
 }

@@ -42,6 +42,8 @@ const STREAM_WINDOW_BYTES: u32 = 192 << 10;
 const CONNECTION_WINDOW_BYTES: u32 = 256 << 10;
 const MAX_FRAME_BYTES: u32 = 64 << 10;
 const MAX_MESSAGE_BYTES: usize = 32 << 20;
+/// Of records that are read: some time in 2026.
+const TIMESTAMP_MS: i64 = 1_780_000_000_000;
 /// As the broker answers where a request names no size.
 const DEFAULT_FETCH_BYTES: usize = 1 << 20;
 
@@ -82,6 +84,8 @@ struct Bare {
 struct Memory {
     bytes: usize,
     requests: Vec<ProduceRequest>,
+    /// The pages last made of them; for which format, size, and number of requests.
+    pages: Option<((FetchFormat, usize, usize), Arc<[Page]>)>,
 }
 
 impl Bare {
@@ -105,15 +109,30 @@ impl Bare {
         }
     }
 
-    /// What one read after the other is answered with, without offsets.
-    fn pages(&self, format: FetchFormat, max_bytes: usize) -> Vec<Page> {
-        let memory = self.memory.lock();
-        let mut pages = Vec::new();
+    /// What one read after the other is answered with.
+    fn pages(&self, format: FetchFormat, max_bytes: usize) -> Arc<[Page]> {
+        let mut memory = self.memory.lock();
+        let asked = (format, max_bytes, memory.requests.len());
+        if let Some((_, pages)) = memory.pages.as_ref().filter(|(made, _)| *made == asked) {
+            return Arc::clone(pages);
+        }
+        let pages: Arc<[Page]> = memory.cut(format, max_bytes).into();
+        memory.pages = Some((asked, Arc::clone(&pages)));
+        pages
+    }
+}
+
+impl Memory {
+    fn cut(&self, format: FetchFormat, max_bytes: usize) -> Vec<Page> {
+        let mut pages: Vec<Page> = Vec::new();
         let mut some = Vec::new();
         let mut bytes = 0;
-        for request in &memory.requests {
+        let mut offset = 0;
+        for request in &self.requests {
             if bytes > 0 && bytes + bytes_of(request) > max_bytes {
-                pages.push(Page::of(format, &some));
+                let page = Page::of(format, &some, offset);
+                offset += page.records;
+                pages.push(page);
                 some.clear();
                 bytes = 0;
             }
@@ -121,7 +140,7 @@ impl Bare {
             some.push(request);
         }
         if pages.is_empty() && !some.is_empty() {
-            pages.push(Page::of(format, &some));
+            pages.push(Page::of(format, &some, offset));
         }
         pages
     }
@@ -135,15 +154,18 @@ struct Page {
 }
 
 impl Page {
-    fn of(format: FetchFormat, requests: &[&ProduceRequest]) -> Self {
+    fn of(format: FetchFormat, requests: &[&ProduceRequest], first_offset: i64) -> Self {
         let records = requests.iter().map(|request| i64::from(records_of(request))).sum();
         let mut data = PartitionData { high_watermark: i64::MAX, ..PartitionData::default() };
         if format == FetchFormat::RecordBatches {
             let batches = requests.iter().filter_map(|request| request.record_batch.as_deref());
             data.record_batches = vec![fixed(&batches.collect::<Vec<_>>().concat())];
         } else {
-            let values = requests.iter().flat_map(|request| &request.records);
-            let record = |value: &crate::proto::Record| FetchedRecord {
+            // As many bytes as of a broker: offsets and timestamps are numbers of usual sizes.
+            let values = requests.iter().flat_map(|request| &request.records).zip(first_offset..);
+            let record = |(value, offset): (&crate::proto::Record, i64)| FetchedRecord {
+                offset,
+                timestamp_ms: TIMESTAMP_MS,
                 value: value.value.as_deref().map(fixed),
                 ..FetchedRecord::default()
             };
@@ -174,7 +196,7 @@ fn bytes_of(request: &ProduceRequest) -> usize {
 
 /// One reader of one or more partitions, which take turns.
 struct Reading {
-    pages: Vec<Page>,
+    pages: Arc<[Page]>,
     turn: usize,
     /// Topic, partition, next offset.
     places: Vec<(String, i32, i64)>,

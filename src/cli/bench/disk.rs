@@ -1,10 +1,12 @@
-//! The disk's limit: the same bytes, written to plain files in the same directory by a loop that does nothing else.
+//! The disk's limit: the same bytes, written to plain files in the same directory by a loop that does nothing else, at the
+//! same rate, if there is one.
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
+use std::time::Duration;
 
 use bytes::Bytes;
 use hdrhistogram::Histogram;
@@ -12,6 +14,7 @@ use hdrhistogram::Histogram;
 use super::course::Course;
 use super::latency;
 use super::meter::{Count, Meter};
+use super::schedule::Schedule;
 
 /// How a loop writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,7 +41,8 @@ impl fmt::Display for Manner {
 pub(super) struct Written {
     pub(super) count: Count,
     pub(super) seconds: f64,
-    /// Of a write with the sync that follows it; of a write alone where none does.
+    /// Of a write with the sync that follows it; of a write alone where none does. At a rate, from when it should have
+    /// begun; but waking up for it is not part of that, as it is part of the bare call that this is added to.
     pub(super) latencies: Histogram<u64>,
 }
 
@@ -51,6 +55,7 @@ pub(super) fn write(
     manner: Manner,
     requests: &[(Bytes, u32)],
     course: &Course,
+    mut schedule: Schedule,
     limit_bytes: u64,
 ) -> io::Result<Written> {
     let create = |number| {
@@ -66,7 +71,8 @@ pub(super) fn write(
     let group = manner.writes_per_sync.unwrap_or(1);
     let mut turn = 0;
     loop {
-        let began_ns = course.now_ns();
+        let began_ns = begin(course, &schedule);
+        schedule.take();
         if !course.admits(began_ns, requests.first().map_or(0, |(_, records)| *records * group)) {
             break;
         }
@@ -105,10 +111,19 @@ pub(super) fn write(
     Ok(Written { count, seconds, latencies })
 }
 
+/// Waits until the next write is due. Returns from when its latency counts.
+fn begin(course: &Course, schedule: &Schedule) -> u64 {
+    let now_ns = course.now_ns();
+    let due_ns = schedule.due_ns(now_ns);
+    if due_ns <= now_ns {
+        return due_ns;
+    }
+    std::thread::sleep(Duration::from_nanos(due_ns - now_ns));
+    course.now_ns()
+}
+
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::cli::bench::plan::Stop;
 
@@ -122,10 +137,20 @@ mod tests {
         ] {
             let course = Course::begin(Duration::ZERO, Stop::Records(20));
             let requests = [(Bytes::from_static(b"some bytes"), 2)];
-            let written = write(dir.path(), manner, &requests, &course, u64::MAX).expect("written");
+            let written = write(dir.path(), manner, &requests, &course, Schedule::flat_out(), u64::MAX);
+            let written = written.expect("written");
             assert_eq!(written.count, Count { records: 20, bytes: 100 });
             assert_eq!(written.latencies.len(), samples, "{manner:?}");
             assert_eq!(dir.path().read_dir().expect("a directory").count(), 0);
         }
+    }
+    #[test]
+    fn a_write_that_waits_for_another_counts_from_its_time_and_one_that_sleeps_from_its_end() {
+        let course = Course::begin(Duration::ZERO, Stop::Records(1));
+        let mut schedule = Schedule::at_rate(1_000.0, 0, 1);
+        schedule.take();
+        assert!(begin(&course, &schedule) >= 1_000_000);
+        std::thread::sleep(Duration::from_millis(2));
+        assert_eq!(begin(&course, &schedule), 1_000_000, "it is late");
     }
 }

@@ -1,6 +1,6 @@
 //! All that is measured while a round runs; shared by its producers and consumers.
 
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::course::Course;
 use super::latency::Latencies;
@@ -27,6 +27,10 @@ pub(super) struct Gauges {
     pub(super) lateness: Latencies,
     /// Requests that were due and never sent.
     pub(super) given_up: AtomicU64,
+    /// What warm readers read.
+    pub(super) warm: Meter,
+    /// From when a warm reader's fetch should have been sent to its answer.
+    pub(super) warm_read: Latencies,
     pub(super) meetings: Meetings,
 }
 
@@ -62,6 +66,8 @@ impl Gauges {
             end_to_end: Latencies::new(),
             lateness: Latencies::new(),
             given_up: AtomicU64::new(0),
+            warm: Meter::default(),
+            warm_read: Latencies::new(),
             meetings,
         }
     }
@@ -70,6 +76,22 @@ impl Gauges {
     pub(super) fn sent(&self, producer: usize, sent: &Sent, at_ns: u64) {
         if self.course.is_steady(sent.intended_ns) {
             self.lateness.record(producer, at_ns.saturating_sub(sent.intended_ns));
+        }
+    }
+
+    /// A request of a producer that was due at `intended_ns` is not sent any more, at `at_ns`. It took at least so long.
+    pub(super) fn gave_up(&self, producer: usize, intended_ns: u64, at_ns: u64) {
+        self.given_up.fetch_add(1, Ordering::Relaxed);
+        if self.course.is_steady(intended_ns) {
+            self.acknowledgement.record(producer, at_ns.saturating_sub(intended_ns));
+        }
+    }
+
+    /// A warm reader's fetch was answered at `at_ns`.
+    pub(super) fn warm_read(&self, reader: usize, intended_ns: u64, at_ns: u64, records: u64, bytes: u64) {
+        self.warm.add(&self.course, at_ns, records, bytes);
+        if self.course.is_steady(intended_ns) {
+            self.warm_read.record(reader, at_ns.saturating_sub(intended_ns));
         }
     }
 

@@ -4,8 +4,10 @@
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
+use super::ceiling::Ceiling;
 use super::directory::FileSystem;
 use super::latency::{self, Percentiles};
+use super::machine::Machine;
 use super::meter::Count;
 use super::plan::Plan;
 
@@ -31,15 +33,6 @@ pub(super) struct Outcome {
     pub(super) compression_ratio: Option<f64>,
     /// What has to be known to read the figures.
     pub(super) notes: Vec<String>,
-}
-
-/// Where it ran. What cannot be told is absent.
-#[derive(Debug, Clone, Serialize)]
-pub(super) struct Machine {
-    pub(super) cores: usize,
-    pub(super) cpu: Option<String>,
-    pub(super) memory_bytes: Option<u64>,
-    pub(super) kernel: Option<String>,
 }
 
 /// What was measured.
@@ -94,7 +87,7 @@ pub(super) struct Cost {
     pub(super) cpu_s: f64,
     /// Produced and read meanwhile.
     pub(super) bytes: u64,
-    /// Since the process began, mapped files included.
+    /// Since the round began, mapped files included; of a broker that ran before, since it began.
     pub(super) peak_resident_bytes: u64,
     /// Of memory that is no file's, as far as was seen.
     pub(super) peak_anonymous_bytes: u64,
@@ -143,10 +136,13 @@ pub(super) struct Figures {
     pub(super) produced: Option<Flow>,
     pub(super) followed: Option<Flow>,
     pub(super) caught_up: Option<Flow>,
+    /// Of warm readers.
+    pub(super) warm: Option<Flow>,
     pub(super) acknowledgement: Option<Percentiles>,
     pub(super) end_to_end: Option<Percentiles>,
     /// How late requests left this side.
     pub(super) lateness: Option<Percentiles>,
+    pub(super) warm_read: Option<Percentiles>,
     pub(super) server: Option<Cost>,
     pub(super) client: Option<Cost>,
     /// The steady part, in seconds since the round began.
@@ -162,9 +158,45 @@ pub(super) struct Histograms {
     pub(super) acknowledgement: Histogram<u64>,
     pub(super) end_to_end: Histogram<u64>,
     pub(super) lateness: Histogram<u64>,
+    pub(super) warm_read: Histogram<u64>,
+}
+
+impl Histograms {
+    /// Without anything in them.
+    pub(super) fn empty() -> Self {
+        Self {
+            acknowledgement: latency::empty(),
+            end_to_end: latency::empty(),
+            lateness: latency::empty(),
+            warm_read: latency::empty(),
+        }
+    }
 }
 
 impl Figures {
+    /// Of a loop that has no broker, and has read or written so much.
+    pub(super) fn of_loop(
+        (produced, caught_up): (Option<Flow>, Option<Flow>),
+        acknowledgement: Histogram<u64>,
+    ) -> Self {
+        let latencies = Histograms { acknowledgement, ..Histograms::empty() };
+        Self {
+            produced,
+            followed: None,
+            caught_up,
+            warm: None,
+            acknowledgement: Percentiles::of(&latencies.acknowledgement),
+            end_to_end: None,
+            lateness: None,
+            warm_read: None,
+            server: None,
+            client: None,
+            steady_s: (0.0, 0.0),
+            timeline: Vec::new(),
+            latencies,
+        }
+    }
+
     /// Of the rounds of one subject; the course of time is the last one's.
     pub(super) fn summary(rounds: &[Self]) -> Option<Self> {
         let flow =
@@ -182,15 +214,18 @@ impl Figures {
             acknowledgement: merged(|latencies| &latencies.acknowledgement),
             end_to_end: merged(|latencies| &latencies.end_to_end),
             lateness: merged(|latencies| &latencies.lateness),
+            warm_read: merged(|latencies| &latencies.warm_read),
         };
         let last = rounds.last()?;
         Some(Self {
             produced: flow(|round| round.produced),
             followed: flow(|round| round.followed),
             caught_up: flow(|round| round.caught_up),
+            warm: flow(|round| round.warm),
             acknowledgement: Percentiles::of(&latencies.acknowledgement),
             end_to_end: Percentiles::of(&latencies.end_to_end),
             lateness: Percentiles::of(&latencies.lateness),
+            warm_read: Percentiles::of(&latencies.warm_read),
             server: cost(|round| round.server),
             client: cost(|round| round.client),
             steady_s: last.steady_s,
@@ -203,51 +238,6 @@ impl Figures {
     pub(super) fn main_flow(&self) -> Option<Flow> {
         self.produced.or(self.caught_up)
     }
-}
-
-/// The limits beside the broker, measured in turns with it.
-#[derive(Debug, Clone, Serialize)]
-pub(super) struct Ceiling {
-    pub(super) limits: Vec<Limit>,
-    /// The broker's latency by that of a bare call and a plain write with its sync together.
-    pub(super) latency_ratios: Option<LatencyRatios>,
-}
-
-/// One limit.
-#[derive(Debug, Clone, Serialize)]
-pub(super) struct Limit {
-    pub(super) name: String,
-    pub(super) flow: Option<Flow>,
-    pub(super) latency: Option<Percentiles>,
-    pub(super) server: Option<Cost>,
-    /// The broker's share of it, taken round by round.
-    pub(super) share: Option<Share>,
-}
-
-/// The middle of what the rounds have.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub(super) struct Share {
-    pub(super) median: f64,
-    pub(super) least: f64,
-    pub(super) most: f64,
-}
-
-impl Share {
-    pub(super) fn of(shares: &[f64]) -> Option<Self> {
-        Some(Self {
-            median: median(shares.iter().copied())?,
-            least: shares.iter().copied().min_by(f64::total_cmp)?,
-            most: shares.iter().copied().max_by(f64::total_cmp)?,
-        })
-    }
-}
-
-/// Medians over the rounds.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub(super) struct LatencyRatios {
-    pub(super) p50: f64,
-    pub(super) p99: f64,
-    pub(super) p99_9: f64,
 }
 
 /// The middle one, or the mean of the two in the middle.
@@ -263,12 +253,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn medians_and_shares_are_of_all_rounds() {
+    fn a_median_is_the_middle() {
         assert_eq!(median([3.0, 1.0, 2.0].into_iter()), Some(2.0));
         assert_eq!(median([4.0, 1.0].into_iter()), Some(2.5));
         assert_eq!(median(std::iter::empty()), None);
-        let share = Share::of(&[0.5, 0.9, 0.7]).expect("some");
-        assert_eq!((share.least, share.median, share.most), (0.5, 0.7, 0.9));
     }
 
     #[test]

@@ -25,6 +25,11 @@ const MAX_ROUNDS: u32 = 1_000;
 /// The smallest steady part: below it, the figures are of the start.
 const MIN_DURATION: Duration = Duration::from_millis(100);
 const MAX_FETCH_BYTES: u64 = 1 << 30;
+/// What a warm reader asks for, and how often: enough to tell percentiles, and little beside a reader at full speed.
+pub(super) const WARM_FETCH_BYTES: i32 = 64 << 10;
+pub(super) const WARM_FETCHES_PER_S: f64 = 200.0;
+/// How long they read where there is no cold reader.
+pub(super) const WARM_ALONE: Duration = Duration::from_secs(5);
 
 /// When the steady part ends.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -61,6 +66,10 @@ pub(super) struct Plan {
     pub(super) rate_records_per_s: Option<f64>,
     pub(super) backlog_bytes: Option<u64>,
     pub(super) fetch_bytes: u64,
+    /// The backlog is read from the disk.
+    pub(super) cold: bool,
+    /// Beside those that read it.
+    pub(super) warm_readers: u32,
     pub(super) duration_s: Option<f64>,
     pub(super) total_records: Option<u64>,
     pub(super) warm_up_s: f64,
@@ -109,6 +118,13 @@ impl Plan {
             (None, None) => Stop::After(Duration::from_secs(if args.ceiling { 3 } else { 10 })),
         };
         let warm_up = args.warm_up.unwrap_or(Duration::from_secs(if args.ceiling { 1 } else { 2 }));
+        // What has been read once is not cold any more.
+        let (stop, warm_up) = if args.cold {
+            let backlog_bytes = args.backlog.unwrap_or(DEFAULT_BACKLOG_BYTES);
+            (Stop::Records(backlog_records(backlog_bytes, mean_bytes)), Duration::ZERO)
+        } else {
+            (stop, warm_up)
+        };
         let linger = args.linger.unwrap_or(DEFAULT_LINGER);
         let plan = Self {
             workload: args.workload,
@@ -130,6 +146,8 @@ impl Plan {
             rate_records_per_s: args.rate.map(records),
             backlog_bytes: args.workload.catches_up().then(|| args.backlog.unwrap_or(DEFAULT_BACKLOG_BYTES)),
             fetch_bytes: args.fetch_bytes,
+            cold: args.cold,
+            warm_readers: args.warm_readers,
             duration_s: match stop {
                 Stop::After(duration) => Some(duration.as_secs_f64()),
                 Stop::Records(_) => None,
@@ -153,6 +171,14 @@ impl Plan {
         Ok(plan)
     }
 
+    /// As [`check`](Self::check), of a command line.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(super) fn of_line(line: &str) -> Result<Self, Failure> {
+        Self::check(&BenchArgs::of_line(line).map_err(Failure::CannotRun)?, false)
+    }
+
     /// The mean size of a value.
     pub(super) fn record_bytes(&self) -> u32 {
         u32::midpoint(self.record_bytes_min, self.record_bytes_max)
@@ -165,7 +191,7 @@ impl Plan {
 
     /// How many records a backlog has.
     pub(super) fn backlog_records(&self) -> u64 {
-        (self.backlog_bytes.unwrap_or_default() / u64::from(self.record_bytes())).max(1)
+        backlog_records(self.backlog_bytes.unwrap_or_default(), self.record_bytes())
     }
 
     fn check_ranges(&self) -> Result<(), String> {
@@ -184,6 +210,9 @@ impl Plan {
         range("partitions in all", u64::from(self.topics) * u64::from(self.partitions), MAX_PLACES)?;
         range("--in-flight", self.in_flight.into(), MAX_IN_FLIGHT.into())?;
         range("--rounds", self.rounds.into(), MAX_ROUNDS.into())?;
+        if self.warm_readers > 0 {
+            range("--warm-readers", self.warm_readers.into(), MAX_WORKERS.into())?;
+        }
         range("--fetch-bytes", self.fetch_bytes, MAX_FETCH_BYTES)?;
         range("--batch-records", self.batch_records.into(), i32::MAX as u64)?;
         if self.batch_bytes > MAX_BATCH_BYTES {
@@ -220,7 +249,7 @@ impl Plan {
             self.batch_records,
             self.mode.name(),
             self.in_flight,
-            self.compression.name()
+            self.compression.codec().name()
         )
     }
 
@@ -238,10 +267,18 @@ impl Plan {
         }
         cast.push(format!("{} with {}", count(self.topics, "topic"), count(self.partitions, "partition")));
         if let Some(bytes) = self.backlog_bytes {
-            cast.push(format!("a backlog of {} MB", units::megabytes(bytes as f64)));
+            let cold = if self.cold { "cold " } else { "" };
+            cast.push(format!("a {cold}backlog of {} MB", units::megabytes(bytes as f64)));
+        }
+        if self.warm_readers > 0 {
+            cast.push(count(self.warm_readers, "warm reader"));
         }
         format!("{}, durability {}", cast.join(", "), self.durability.name())
     }
+}
+
+fn backlog_records(backlog_bytes: u64, record_bytes: u32) -> u64 {
+    (backlog_bytes / u64::from(record_bytes)).max(1)
 }
 
 /// Options that contradict each other, or the workload.
@@ -259,6 +296,19 @@ fn check_together(args: &BenchArgs, external: bool) -> Result<(), String> {
     refuse(
         !args.workload.catches_up() && args.backlog.is_some(),
         format!("--backlog: {name} reads none; use earliest or both"),
+    )?;
+    refuse(
+        args.cold && args.workload != Workload::Earliest,
+        format!("--cold: {name} reads what is in memory; use earliest"),
+    )?;
+    refuse(
+        args.cold && external,
+        "--cold: it starts the broker again and again, so it measures one of its own; leave --server out"
+            .to_owned(),
+    )?;
+    refuse(
+        args.warm_readers > 0 && !args.cold,
+        "--warm-readers read beside a cold reader: add --cold".to_owned(),
     )?;
     refuse(
         args.mode == Mode::Client && args.unary,
@@ -325,20 +375,10 @@ fn encoded_bytes(value_bytes: u32) -> u64 {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use clap::Parser;
-
     use super::*;
 
-    #[derive(Parser)]
-    struct Line {
-        #[command(flatten)]
-        args: BenchArgs,
-    }
-
     pub(in crate::cli::bench) fn plan(line: &str, external: bool) -> Result<Plan, String> {
-        let words = ["bench"].into_iter().chain(line.split_whitespace());
-        let line = Line::try_parse_from(words).map_err(|error| error.to_string())?;
-        Plan::check(&line.args, external).map_err(|failure| failure.to_string())
+        Plan::check(&BenchArgs::of_line(line)?, external).map_err(|failure| failure.to_string())
     }
 
     #[test]
@@ -366,6 +406,10 @@ pub(super) mod tests {
             ("follow --backlog 1GiB", false, "--backlog"),
             ("produce --mode client --unary", false, "--unary"),
             ("produce --linger 1ms", false, "--linger"),
+            ("both --cold", false, "--cold"),
+            ("earliest --cold", true, "--cold"),
+            ("earliest --cold --duration 1s", false, "--duration"),
+            ("earliest --warm-readers 1", false, "--warm-readers"),
             ("follow --verify --record-size 4", false, "--verify"),
             ("produce --verify --unary --in-flight 2", false, "--verify"),
             ("follow --ceiling", false, "--ceiling"),

@@ -11,7 +11,9 @@ pub(super) struct Usage {
     pub(super) cpu_s: f64,
     /// Memory of its own now: not of files.
     pub(super) anonymous_bytes: u64,
-    /// The most it had resident, mapped files included.
+    /// Resident now, mapped files included.
+    pub(super) resident_bytes: u64,
+    /// The most that was resident.
     pub(super) peak_resident_bytes: u64,
 }
 
@@ -25,6 +27,15 @@ pub(super) enum Process {
 }
 
 impl Process {
+    /// The most that is resident counts from now on. Where that is refused, it counts from the start of the process.
+    pub(super) fn forget_peak(self) {
+        let path = match self {
+            Self::Own => "/proc/self/clear_refs".to_owned(),
+            Self::Id(id) => format!("/proc/{id}/clear_refs"),
+        };
+        let _ = fs::write(path, "5");
+    }
+
     /// `None` where there is no `/proc`, or no such process.
     pub(super) fn usage(self) -> Option<Usage> {
         let read = |file: &str| match self {
@@ -48,6 +59,7 @@ fn usage(stat: &str, status: &str, ticks_per_second: u64) -> Option<Usage> {
     Some(Usage {
         cpu_s: cpu_ticks as f64 / ticks_per_second as f64,
         anonymous_bytes: bytes("RssAnon")?,
+        resident_bytes: bytes("VmRSS")?,
         peak_resident_bytes: bytes("VmHWM")?,
     })
 }
@@ -59,8 +71,13 @@ mod tests {
     #[test]
     fn the_texts_of_proc_are_understood() {
         let stat = "7 (a) b (c) S 1 7 7 0 -1 4194560 100 0 0 0 150 50 0 0 20 0 4 0 1 2 3";
-        let status = "Name:\tx\nVmHWM:\t    2048 kB\nRssAnon:\t    1024 kB\n";
-        let expected = Usage { cpu_s: 2.0, anonymous_bytes: 1 << 20, peak_resident_bytes: 2 << 20 };
+        let status = "Name:\tx\nVmHWM:\t    2048 kB\nVmRSS:\t    1536 kB\nRssAnon:\t    1024 kB\n";
+        let expected = Usage {
+            cpu_s: 2.0,
+            anonymous_bytes: 1 << 20,
+            resident_bytes: 3 << 19,
+            peak_resident_bytes: 2 << 20,
+        };
         assert_eq!(usage(stat, status, 100), Some(expected));
         assert_eq!(usage(stat, "VmHWM: 1 kB", 100), None);
         assert_eq!(usage("", status, 100), None);

@@ -14,6 +14,7 @@ use super::consumer::{Acknowledged, Consumer, Task};
 use super::course::{Course, nanos};
 use super::directory::Directory;
 use super::gauges::Gauges;
+use super::interrupt::Interrupt;
 use super::latency::Percentiles;
 use super::ledger::Chain;
 use super::live::Live;
@@ -26,6 +27,7 @@ use super::process::Process;
 use super::producer::Producer;
 use super::sample::{self, Sample, Samples};
 use super::topics::Topics;
+use super::warm::WarmReader;
 use crate::cli::connection;
 use crate::cli::failure::Failure;
 use crate::client::Client;
@@ -36,6 +38,8 @@ const PATIENCE: Duration = Duration::from_mins(1);
 pub(super) const DISK_RESERVE_BYTES: u64 = 2 << 30;
 /// Requests under way of a producer that writes a backlog.
 const BACKLOG_IN_FLIGHT: u32 = 256;
+/// What a record takes on the disk besides its value, with its part of its batch, about.
+const RECORD_OVERHEAD_BYTES: u64 = 16;
 
 /// Who is measured.
 #[derive(Debug, Clone, Copy)]
@@ -52,6 +56,7 @@ pub(super) struct Stage {
     pub(super) plan: Arc<Plan>,
     pub(super) payload: Payload,
     pub(super) live: Live,
+    pub(super) interrupt: Interrupt,
 }
 
 /// What consumers read from its beginning.
@@ -69,34 +74,40 @@ pub(super) struct Played {
     pub(super) notes: Vec<String>,
 }
 
-/// Writes the backlog of a subject.
+/// Writes the backlog that a plan has, to a subject.
 ///
 /// # Errors
 /// The first failure.
-pub(super) async fn write_backlog(stage: &Stage, subject: Subject<'_>) -> Result<Backlog, Failure> {
+pub(super) async fn write_backlog(
+    stage: &Stage,
+    plan: &Plan,
+    subject: Subject<'_>,
+    purpose: &str,
+) -> Result<Backlog, Failure> {
     // How it got there does not matter: nothing of this is measured.
     let plan = Plan {
         workload: Workload::Produce,
         durability: Durability::Os,
         unary: false,
-        in_flight: stage.plan.in_flight.max(BACKLOG_IN_FLIGHT),
+        in_flight: plan.in_flight.max(BACKLOG_IN_FLIGHT),
         rate_records_per_s: None,
-        ..(*stage.plan).clone()
+        ..plan.clone()
     };
-    let backlog_bytes = plan.backlog_bytes.unwrap_or_default();
-    let needed = backlog_bytes.saturating_mul(2).saturating_add(DISK_RESERVE_BYTES);
+    let overhead_bytes = plan.backlog_records().saturating_mul(RECORD_OVERHEAD_BYTES);
+    let backlog_bytes = plan.backlog_bytes.unwrap_or_default().saturating_add(overhead_bytes);
+    let needed = backlog_bytes.saturating_add(DISK_RESERVE_BYTES);
     if let Some(free) = subject.directory.and_then(Directory::free_bytes).filter(|free| *free < needed) {
-        let (free, backlog) = (free >> 20, backlog_bytes >> 20);
+        let (free, needed) = (free >> 20, needed >> 20);
         return Err(Failure::CannotRun(format!(
-            "a backlog of {backlog} MiB needs more room than the {free} MiB that are left: use a smaller \
-             --backlog, or another --dir"
+            "a backlog of that size needs {needed} MiB of room, {free} MiB are left: use a smaller --backlog, or \
+             another --dir"
         )));
     }
     let client = connection::connect(subject.url).await?;
     let plan = Arc::new(plan);
-    let topics = Topics::create(&client, &plan, "backlog").await?;
-    stage.live.begin("backlog");
-    let cast = Cast { plan: &plan, subject, appended: Some(&topics), backlog: None };
+    let topics = Topics::create(&client, &plan, purpose).await?;
+    stage.live.begin(purpose);
+    let cast = Cast { plan: &plan, subject, appended: Some(&topics), backlog: None, warm: None };
     let acted = act(stage, cast, &client, (Duration::ZERO, Stop::Records(plan.backlog_records()))).await;
     match acted {
         Ok(acted) => {
@@ -113,6 +124,11 @@ pub(super) async fn write_backlog(stage: &Stage, subject: Subject<'_>) -> Result
 }
 
 impl Backlog {
+    /// Whether a directory of that name has a partition of it.
+    pub(super) fn is_kept_in(&self, directory: &str) -> bool {
+        self.topics.is_kept_in(directory)
+    }
+
     /// At the end of the run.
     pub(super) async fn delete(&self, url: &str) {
         if let Ok(client) = connection::connect(url).await {
@@ -121,22 +137,22 @@ impl Backlog {
     }
 }
 
-/// Plays one round against a subject.
+/// Plays one round of a plan against a subject, with what there is to be read: from its beginning, and by warm readers.
 ///
 /// # Errors
 /// The first failure.
 pub(super) async fn play(
     stage: &Stage,
+    plan: &Arc<Plan>,
     subject: Subject<'_>,
-    backlog: Option<&Backlog>,
+    (backlog, warm): (Option<&Backlog>, Option<&Backlog>),
     name: &str,
 ) -> Result<Played, Failure> {
-    let plan = &stage.plan;
     let client = connection::connect(subject.url).await?;
     let topics =
         if plan.workload.produces() { Some(Topics::create(&client, plan, "live").await?) } else { None };
     stage.live.begin(name);
-    let cast = Cast { plan, subject, appended: topics.as_ref(), backlog };
+    let cast = Cast { plan, subject, appended: topics.as_ref(), backlog, warm };
     let acted = act(stage, cast, &client, (plan.warm_up, plan.stop)).await;
     // A broker of this run's own takes them with it when something has failed.
     if let Some(topics) = topics.filter(|_| acted.is_ok() || subject.directory.is_none()) {
@@ -153,6 +169,7 @@ struct Cast<'a> {
     /// Where producers write and followers read.
     appended: Option<&'a Arc<Topics>>,
     backlog: Option<&'a Backlog>,
+    warm: Option<&'a Backlog>,
 }
 
 /// What a round left.
@@ -169,6 +186,7 @@ enum Done {
     Producer(usize, Vec<Chain>),
     /// With so many records verified.
     Consumer(u64),
+    WarmReader,
 }
 
 async fn act(
@@ -202,6 +220,20 @@ async fn act(
             readers.push(Consumer::new((number, consumers), plan, client, &backlog.topics, task));
         }
     }
+    let mut warm_readers = Vec::new();
+    if let Some(warm) = cast.warm {
+        for number in 0..plan.warm_readers as usize {
+            let client = connection::connect(cast.subject.url).await?;
+            let mut reader = WarmReader::new(number, plan, client, &warm.topics, &warm.acknowledged)?;
+            reader.warm_up().await?;
+            warm_readers.push(reader);
+        }
+    }
+    // A broker that ran before the benchmark is left as it is.
+    if let (Some(process), true) = (cast.subject.process, plan.server_pid.is_none()) {
+        process.forget_peak();
+    }
+    Process::Own.forget_peak();
     // Everyone is connected.
     let gauges = Arc::new(Gauges::new(Course::begin(warm_up, stop), meetings(plan, cast.appended)));
 
@@ -216,6 +248,10 @@ async fn act(
         let gauges = Arc::clone(&gauges);
         playing.spawn(async move { Ok(Done::Consumer(reader.run(gauges).await?)) });
     }
+    for reader in warm_readers {
+        let gauges = Arc::clone(&gauges);
+        playing.spawn(async move { reader.run(gauges).await.map(|()| Done::WarmReader) });
+    }
     let mut watching = Watching::new(stage, &cast, Arc::clone(&gauges));
     let mut acknowledged = None;
     let mut verified_records = 0;
@@ -227,6 +263,7 @@ async fn act(
         let Some(done) = done else { break };
         match done.map_err(|error| Failure::Failed(format!("a worker died: {error}")))?? {
             Done::Consumer(records) => verified_records += records,
+            Done::WarmReader => {}
             Done::Producer(number, chain) => {
                 if let Some(place) = chains.get_mut(number) {
                     *place = chain;
@@ -261,8 +298,8 @@ async fn act(
     let given_up = gauges.given_up.load(Ordering::Relaxed);
     if given_up > 0 {
         notes.push(format!(
-            "{given_up} requests that were due were never sent, as it would have taken too long: latencies are without \
-             them"
+            "{given_up} requests that were due were never sent, as it would have taken too long: they count with how long \
+             they had waited by then"
         ));
     }
     Ok(Acted { gauges, samples, acknowledged, verified_records, notes })
@@ -279,14 +316,6 @@ fn meetings(plan: &Plan, topics: Option<&Arc<Topics>>) -> Meetings {
         }
     }
     Meetings::new(readers)
-}
-
-/// Returns when somebody wants an end.
-pub(super) async fn interrupted() -> Failure {
-    match tokio::signal::ctrl_c().await {
-        Ok(()) => Failure::Failed("interrupted".to_owned()),
-        Err(error) => Failure::io("cannot listen for signals", error),
-    }
 }
 
 /// Keeps an eye on a round while it is played.
@@ -320,11 +349,12 @@ impl<'a> Watching<'a> {
     async fn run(&mut self) -> Failure {
         let mut ticks = tokio::time::interval(sample::INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        let mut interrupt = std::pin::pin!(interrupted());
+        let interrupt = self.stage.interrupt.clone();
+        let mut interrupted = std::pin::pin!(interrupt.wanted());
         loop {
             tokio::select! {
                 _ = ticks.tick() => {}
-                failure = &mut interrupt => return failure,
+                failure = &mut interrupted => return failure,
             }
             self.look();
             let at_ns = self.gauges.course.now_ns();
@@ -363,19 +393,22 @@ fn figures(acted: &Acted) -> Figures {
         acknowledgement: gauges.acknowledgement.merged(),
         end_to_end: gauges.end_to_end.merged(),
         lateness: gauges.lateness.merged(),
+        warm_read: gauges.warm_read.merged(),
     };
-    let flows = [&gauges.produced, &gauges.followed, &gauges.caught_up].map(flow);
+    let flows = [&gauges.produced, &gauges.followed, &gauges.caught_up, &gauges.warm].map(flow);
     let longest_s = flows.iter().flatten().map(|flow| flow.seconds).fold(0.0, f64::max);
     let from_ns = course.steady_from_ns();
     let to_ns = course.steady_to_ns().unwrap_or(from_ns + (longest_s * 1e9) as u64);
-    let [produced, followed, caught_up] = flows;
+    let [produced, followed, caught_up, warm] = flows;
     Figures {
         produced,
         followed,
         caught_up,
+        warm,
         acknowledgement: Percentiles::of(&latencies.acknowledgement),
         end_to_end: Percentiles::of(&latencies.end_to_end),
         lateness: Percentiles::of(&latencies.lateness),
+        warm_read: Percentiles::of(&latencies.warm_read),
         server: acted.samples.server_cost(from_ns, to_ns),
         client: acted.samples.client_cost(from_ns, to_ns),
         steady_s: (from_ns as f64 / 1e9, to_ns as f64 / 1e9),

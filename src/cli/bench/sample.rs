@@ -109,7 +109,7 @@ mod tests {
     use super::*;
 
     fn sample(at_s: u64, bytes: u64, cpu_s: f64) -> Sample {
-        let usage = Usage { cpu_s, anonymous_bytes: at_s, peak_resident_bytes: at_s };
+        let usage = Usage { cpu_s, anonymous_bytes: at_s, resident_bytes: at_s, peak_resident_bytes: at_s };
         Sample {
             at_ns: at_s * 1_000_000_000,
             produced: Count { records: bytes, bytes },

@@ -34,12 +34,6 @@ impl Schedule {
         }
     }
 
-    /// How many requests from the next one on are to be sent before `end_ns`; none if there is no rate.
-    pub(super) fn due_before(&self, end_ns: u64) -> u64 {
-        let left = |interval_ns: f64| (end_ns as f64 - self.due_ns(0) as f64) / interval_ns;
-        self.interval_ns.map_or(0, |interval_ns| left(interval_ns).ceil() as u64)
-    }
-
     /// The next request is being sent.
     pub(super) fn take(&mut self) {
         self.taken += 1;
@@ -96,14 +90,5 @@ mod tests {
     #[test]
     fn flat_out_is_due_now() {
         assert_eq!(Schedule::flat_out().due_ns(17), 17);
-        assert_eq!(Schedule::flat_out().due_before(17), 0);
-    }
-
-    #[test]
-    fn what_is_not_sent_can_be_counted() {
-        let mut schedule = Schedule::at_rate(1_000.0, 0, 1);
-        assert_eq!(schedule.due_before(10_000_000), 10);
-        (0..4).for_each(|_| schedule.take());
-        assert_eq!((schedule.due_before(10_000_001), schedule.due_before(3_000_000)), (7, 0));
     }
 }

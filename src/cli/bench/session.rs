@@ -1,68 +1,101 @@
 //! A whole run: the broker to measure, the rounds in turns with those of the limits, and what they come to together.
 
-use std::num::NonZero;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::task::spawn_blocking;
 
-use super::args::{Compression, Durability, Mode};
+use super::args::{Compression, Mode, Workload};
+use super::ceiling::Ceiling;
+use super::cold;
+use super::contender::Contender;
 use super::course::Course;
 use super::directory::{Directory, FileSystem};
-use super::disk::{self, Manner, Written};
+use super::disk::{self, Manner};
 use super::hosted::Hosted;
-use super::latency::{self, Percentiles};
+use super::interrupt::Interrupt;
 use super::live::Live;
-use super::outcome::{Broker, Ceiling, Figures, Flow, LatencyRatios, Limit, Machine, Outcome, Share, median};
+use super::machine::Machine;
+use super::meter::Count;
+use super::outcome::{Broker, Figures, Flow, Outcome};
+use super::own::Own;
 use super::payload::{Parcel, Payload};
-use super::plan::Plan;
+use super::plan::{Plan, Stop, WARM_ALONE};
 use super::process::Process;
 use super::round::{self, Backlog, DISK_RESERVE_BYTES, Played, Stage, Subject};
+use super::schedule::Schedule;
 use crate::cli::connection;
 use crate::cli::failure::Failure;
 
 /// A share of the asked rate below which it is told.
 const RATE_REACHED: f64 = 0.98;
-/// What a durable append costs at least.
-const SYNC_EACH: Manner = Manner { files: 1, writes_per_sync: Some(1) };
+/// What warm readers read.
+const WARM_BYTES: u64 = 16 << 20;
 
 /// Runs the plan, against the broker at `server` or one of its own.
 ///
 /// # Errors
 /// The first failure: there are no figures then.
-pub(super) async fn run(plan: Plan, server: Option<&str>) -> Result<Outcome, Failure> {
-    let started_at = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+pub(super) async fn run(plan: Plan, server: Option<&str>, interrupt: &Interrupt) -> Result<Outcome, Failure> {
+    let run = whole(plan, server, interrupt);
+    match server {
+        // A round that is interrupted deletes its topics itself.
+        Some(_) => run.await,
+        // Dropped, it takes its broker and everything else with it.
+        None => interrupt.or(run).await,
+    }
+}
+
+async fn whole(plan: Plan, server: Option<&str>, interrupt: &Interrupt) -> Result<Outcome, Failure> {
+    let started_at = now();
     raise_descriptor_limit();
     let payload = Payload::prepare(&plan)?;
-    let directory = match server {
-        Some(_) => None,
-        None => Some(Directory::make(plan.dir.as_deref())?),
-    };
-    let stage = Stage { plan: Arc::new(plan), payload, live: Live::new() };
+    let mut measured = Measured::of(&plan, server)?;
+    let stage = Stage { plan: Arc::new(plan), payload, live: Live::new(), interrupt: interrupt.clone() };
     stage.live.begin("broker");
-    let own = match &directory {
-        Some(directory) => {
-            let data_dir = directory.path().join("data");
-            Some(Hosted::broker(&data_dir, stage.plan.config.as_deref()).await?)
-        }
-        None => None,
-    };
-    let bare = if stage.plan.ceiling { Some(Hosted::bare().await?) } else { None };
-    let url = own.as_ref().map(|own| own.url.as_str()).or(server).unwrap_or_default();
-    let pid = own.as_ref().map(Hosted::id).or(stage.plan.server_pid);
-    let subject = Subject { url, process: pid.map(Process::Id), directory: directory.as_ref() };
-    let broker = describe(&subject, own.is_some()).await?;
-    let rounds = all_rounds(&stage, subject, bare.as_ref(), directory.as_ref()).await?;
-    let mut notes = Vec::new();
-    for hosted in [own, bare].into_iter().flatten() {
-        // The figures are there all the same.
-        if let Err(failure) = hosted.stop().await {
-            notes.push(failure.to_string());
-        }
+    if let Measured::Own(own) = &mut measured {
+        own.start().await?;
     }
-    outcome(&stage, rounds, notes, started_at, broker)
+    let bare = if stage.plan.ceiling { Some(Hosted::bare().await?) } else { None };
+    let broker = describe(&measured).await?;
+    let mut turns = Turns::prepare(&stage, measured, bare).await?;
+    let played = turns.play().await;
+    let mut notes = turns.end().await;
+    let mut rounds = Vec::new();
+    let mut verified = 0;
+    for (contender, played) in played? {
+        if contender == Contender::Broker {
+            notes.extend(played.iter().flat_map(|played| played.notes.clone()));
+            verified = played.iter().map(|played| played.verified_records).sum();
+        }
+        rounds.push((contender, played.into_iter().map(|played| played.figures).collect::<Vec<_>>()));
+    }
+    let plan = &*stage.plan;
+    let own = rounds.first().map(|(_, figures)| figures.clone()).unwrap_or_default();
+    let summary = Figures::summary(&own).ok_or_else(|| Failure::Failed("no round was played".to_owned()))?;
+    notes.extend(remarks(plan, &summary, &broker));
+    let packed = plan.mode == Mode::Batches && plan.compression != Compression::None;
+    Ok(Outcome {
+        version: env!("CARGO_PKG_VERSION"),
+        command: std::env::args().collect::<Vec<_>>().join(" "),
+        started_at,
+        machine: Machine::own(),
+        ceiling: plan.ceiling.then(|| Ceiling::of(plan, &rounds)),
+        broker,
+        plan: plan.clone(),
+        compression_ratio: packed.then(|| stage.payload.compression_ratio(plan)),
+        summary,
+        rounds: own,
+        verified_records: plan.verify.then_some(verified),
+        notes,
+    })
+}
+
+/// RFC 3339.
+pub(super) fn now() -> String {
+    jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
 /// Every producer and consumer has a connection.
@@ -72,117 +105,242 @@ fn raise_descriptor_limit() {
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
 
-/// What all rounds of all subjects left, by round.
-#[derive(Debug, Default)]
-struct Rounds {
-    broker: Vec<Played>,
-    bare: Vec<Figures>,
-    /// By manner.
-    disk: Vec<(Manner, Vec<Written>)>,
+/// The broker that is measured.
+enum Measured {
+    Own(Own),
+    /// One that ran before, and will after.
+    External {
+        url: String,
+        process: Option<Process>,
+    },
 }
 
-async fn all_rounds(
-    stage: &Stage,
-    subject: Subject<'_>,
-    bare: Option<&Hosted>,
-    directory: Option<&Directory>,
-) -> Result<Rounds, Failure> {
-    let bare =
-        bare.map(|bare| Subject { url: &bare.url, process: Some(Process::Id(bare.id())), directory: None });
-    let backlogs =
-        Backlogs { broker: backlog(stage, Some(subject)).await?, bare: backlog(stage, bare).await? };
-    let rounds = in_turns(stage, subject, bare, directory, &backlogs).await;
-    // A broker of this run's own takes it with it.
-    if let (Some(backlog), None) = (&backlogs.broker, directory) {
-        backlog.delete(subject.url).await;
+impl Measured {
+    fn of(plan: &Plan, server: Option<&str>) -> Result<Self, Failure> {
+        Ok(match server {
+            None => Self::Own(Own::make(plan.dir.as_deref(), plan.config.as_deref())?),
+            Some(url) => Self::External { url: url.to_owned(), process: plan.server_pid.map(Process::Id) },
+        })
     }
-    rounds
+
+    fn subject(&self) -> Result<Subject<'_>, Failure> {
+        match self {
+            Self::Own(own) => own.subject(),
+            Self::External { url, process } => Ok(Subject { url, process: *process, directory: None }),
+        }
+    }
+
+    fn directory(&self) -> Option<&Directory> {
+        match self {
+            Self::Own(own) => Some(&own.directory),
+            Self::External { .. } => None,
+        }
+    }
 }
 
-/// What is read from its beginning.
-struct Backlogs {
-    broker: Option<Backlog>,
-    bare: Option<Backlog>,
+/// What takes turns, with what it needs.
+struct Turns<'a> {
+    stage: &'a Stage,
+    measured: Measured,
+    bare: Option<Hosted>,
+    backlog: Option<Backlog>,
+    bare_backlog: Option<Backlog>,
+    /// Of warm readers.
+    warm: Option<Backlog>,
+    /// What plain files are written with.
+    batches: Arc<[(Bytes, u32)]>,
 }
 
-async fn in_turns(
-    stage: &Stage,
-    subject: Subject<'_>,
-    bare: Option<Subject<'_>>,
-    directory: Option<&Directory>,
-    backlogs: &Backlogs,
-) -> Result<Rounds, Failure> {
-    let plan = &stage.plan;
-    let plain = directory.filter(|_| plan.ceiling && plan.workload.produces());
-    let manners = if plain.is_some() { manners(plan) } else { Vec::new() };
-    let disk = manners.into_iter().map(|manner| (manner, Vec::new())).collect();
-    let mut rounds = Rounds { disk, ..Rounds::default() };
-    let batches = if plain.is_some() { encoded(plan)? } else { Arc::default() };
-    for number in 0..plan.rounds {
-        let title = |what: &str| match plan.rounds {
-            1 => what.to_owned(),
-            rounds => format!("{what} {}/{rounds}", number + 1),
+impl<'a> Turns<'a> {
+    async fn prepare(stage: &'a Stage, measured: Measured, bare: Option<Hosted>) -> Result<Self, Failure> {
+        let plan = &stage.plan;
+        let mut turns = Self {
+            stage,
+            measured,
+            bare,
+            backlog: None,
+            bare_backlog: None,
+            warm: None,
+            batches: if plan.ceiling && plan.workload.produces() { encoded(plan)? } else { Arc::default() },
         };
-        // Everyone is first in turn, so that nobody always comes after the same.
-        for turn in 0..3 {
-            match ((turn + number) % 3, bare, plain) {
-                (0, _, _) => {
-                    settle(directory).await;
-                    let title = title("sagwan");
-                    rounds.broker.push(round::play(stage, subject, backlogs.broker.as_ref(), &title).await?);
-                }
-                (1, Some(bare), _) => {
-                    settle(directory).await;
-                    let title = title("bare service");
-                    let played = round::play(stage, bare, backlogs.bare.as_ref(), &title).await?;
-                    rounds.bare.push(played.figures);
-                }
-                (2, _, Some(directory)) => {
-                    for (manner, written) in &mut rounds.disk {
-                        settle(Some(directory)).await;
-                        stage.live.begin(&title("plain file"));
-                        written.push(write(plan, directory, *manner, &batches).await?);
-                    }
-                }
-                _ => {}
+        let broker = turns.measured.subject()?;
+        if plan.workload.catches_up() {
+            turns.backlog = Some(round::write_backlog(stage, plan, broker, "backlog").await?);
+            if let Some(bare) = turns.bare.as_ref().map(bare_subject) {
+                turns.bare_backlog = Some(round::write_backlog(stage, plan, bare, "backlog").await?);
             }
         }
+        if plan.warm_readers > 0 {
+            let plan = Plan { topics: 1, partitions: 1, backlog_bytes: Some(WARM_BYTES), ..(**plan).clone() };
+            turns.warm = Some(round::write_backlog(stage, &plan, broker, "warm").await?);
+        }
+        Ok(turns)
     }
-    Ok(rounds)
-}
 
-/// What was written before is not to be paid for by what comes now.
-async fn settle(directory: Option<&Directory>) {
-    if directory.is_some() {
-        // If the thread dies, there was no sync.
-        let _ = spawn_blocking(rustix::fs::sync).await;
-    }
-}
-
-async fn backlog(stage: &Stage, subject: Option<Subject<'_>>) -> Result<Option<Backlog>, Failure> {
-    match subject.filter(|_| stage.plan.workload.catches_up()) {
-        Some(subject) => Ok(Some(round::write_backlog(stage, subject).await?)),
-        None => Ok(None),
-    }
-}
-
-/// How plain files are written beside a plan: with a sync for each request; with one for as many as may be under way; and,
-/// where there are several partitions, with a file for each and a sync for each request.
-fn manners(plan: &Plan) -> Vec<Manner> {
-    let under_way = plan.producers.saturating_mul(plan.in_flight);
-    match plan.durability {
-        Durability::Os => vec![Manner { files: 1, writes_per_sync: None }],
-        Durability::Fsync => {
-            let mut manners = vec![SYNC_EACH];
-            if under_way > 1 {
-                manners.push(Manner { files: 1, writes_per_sync: Some(under_way) });
+    /// Everyone is first in turn, so that nobody always comes after the same.
+    async fn play(&mut self) -> Result<Vec<(Contender, Vec<Played>)>, Failure> {
+        let rounds = self.stage.plan.rounds as usize;
+        let mut played: Vec<_> =
+            Contender::of(&self.stage.plan).into_iter().map(|contender| (contender, Vec::new())).collect();
+        let contenders = played.len();
+        for number in 0..rounds {
+            for turn in 0..contenders {
+                let Some((contender, played)) = played.get_mut((turn + number) % contenders) else {
+                    continue;
+                };
+                let title = match rounds {
+                    1 => contender.name(),
+                    rounds => format!("{} {}/{rounds}", contender.name(), number + 1),
+                };
+                if self.measured.directory().is_some() {
+                    // What was written before is not to be paid for by what comes now. If the thread dies, there was no
+                    // sync.
+                    let _ = spawn_blocking(rustix::fs::sync).await;
+                }
+                played.push(self.turn(*contender, &title).await?);
             }
-            if plan.places() > 1 {
-                manners.push(Manner { files: plan.places(), ..SYNC_EACH });
+        }
+        Ok(played)
+    }
+
+    async fn turn(&mut self, contender: Contender, title: &str) -> Result<Played, Failure> {
+        let stage = self.stage;
+        let plan = &stage.plan;
+        let figures = match contender {
+            Contender::Broker => {
+                if plan.cold {
+                    stage.live.begin("starting again, cold");
+                    self.go_cold().await?;
+                }
+                self.start_broker().await?;
+                let old = (self.backlog.as_ref(), self.warm.as_ref());
+                return round::play(stage, plan, self.measured.subject()?, old, title).await;
             }
-            manners
+            Contender::Service => {
+                let subject = self.bare.as_ref().map(bare_subject);
+                let subject = subject.ok_or_else(|| Failure::Failed("no bare service runs".to_owned()))?;
+                let old = (self.bare_backlog.as_ref(), None);
+                round::play(stage, plan, subject, old, title).await?.figures
+            }
+            Contender::OnePartition => {
+                let plan = Arc::new(Plan { topics: 1, partitions: 1, ..(**plan).clone() });
+                round::play(stage, &plan, self.measured.subject()?, (None, None), title).await?.figures
+            }
+            Contender::WarmAlone => {
+                let plan = Arc::new(Plan {
+                    workload: Workload::Earliest,
+                    consumers: 0,
+                    cold: false,
+                    stop: Stop::After(WARM_ALONE),
+                    total_records: None,
+                    ..(**plan).clone()
+                });
+                self.start_broker().await?;
+                let old = (None, self.warm.as_ref());
+                round::play(stage, &plan, self.measured.subject()?, old, title).await?.figures
+            }
+            Contender::Writes(manner) => {
+                stage.live.begin(title);
+                self.write(manner).await?
+            }
+            Contender::Reads => {
+                stage.live.begin(title);
+                self.read().await?
+            }
+        };
+        Ok(Played { figures, verified_records: 0, notes: Vec::new() })
+    }
+
+    /// A cold round may have ended it.
+    async fn start_broker(&mut self) -> Result<(), Failure> {
+        match &mut self.measured {
+            Measured::Own(own) => own.start().await.map(|_| ()),
+            Measured::External { .. } => Ok(()),
         }
     }
+
+    /// Ends the broker, which has its files mapped, and takes them out of the page cache. Returns those of the backlog.
+    async fn go_cold(&mut self) -> Result<Vec<PathBuf>, Failure> {
+        let Measured::Own(own) = &mut self.measured else { return Ok(Vec::new()) };
+        own.stop().await?;
+        let data_dir = own.data_dir();
+        let dropped = blocking(move || {
+            let files = cold::files_below(&data_dir)?;
+            cold::drop_caches(&files)?;
+            Ok(files)
+        });
+        let files = dropped.await?;
+        let is_backlogs = |path: &PathBuf| {
+            let directory = path.parent().and_then(|parent| parent.file_name()?.to_str());
+            let kept = directory.zip(self.backlog.as_ref());
+            path.extension().is_some_and(|extension| extension == "log")
+                && kept.is_some_and(|(directory, backlog)| backlog.is_kept_in(directory))
+        };
+        Ok(files.into_iter().filter(is_backlogs).collect())
+    }
+
+    /// One pass of a plain loop through the backlog's files.
+    async fn read(&mut self) -> Result<Figures, Failure> {
+        let files = self.go_cold().await?;
+        let (bytes, seconds) = blocking(move || cold::read(&files)).await?;
+        let count = Count { records: self.stage.plan.backlog_records(), bytes };
+        Ok(Figures::of_loop((None, Flow::of((count, seconds))), super::latency::empty()))
+    }
+
+    async fn write(&self, manner: Manner) -> Result<Figures, Failure> {
+        let Some(directory) = self.measured.directory() else {
+            return Err(Failure::Failed("no directory for plain files".to_owned()));
+        };
+        let plan = &self.stage.plan;
+        let limit = directory.free_bytes().unwrap_or(u64::MAX).saturating_sub(DISK_RESERVE_BYTES);
+        let (path, batches) = (directory.path().to_owned(), Arc::clone(&self.batches));
+        let (warm_up, stop) = (plan.warm_up, plan.stop);
+        let schedule = plan.rate_records_per_s.map_or_else(Schedule::flat_out, |rate| {
+            Schedule::at_rate(rate / f64::from(plan.batch_records), 0, 1)
+        });
+        let written = blocking(move || {
+            disk::write(&path, manner, &batches, &Course::begin(warm_up, stop), schedule, limit)
+        });
+        let written = written.await?;
+        Ok(Figures::of_loop((Flow::of((written.count, written.seconds)), None), written.latencies))
+    }
+
+    /// Ends what runs. Returns what has to be known of that.
+    async fn end(self) -> Vec<String> {
+        let mut notes = Vec::new();
+        let mut note = |ended: Result<(), Failure>| {
+            // The figures are there all the same.
+            if let Err(failure) = ended {
+                notes.push(failure.to_string());
+            }
+        };
+        match self.measured {
+            // It takes its topics with it.
+            Measured::Own(mut own) => note(own.stop().await),
+            Measured::External { url, .. } => {
+                if let Some(backlog) = &self.backlog {
+                    backlog.delete(&url).await;
+                }
+            }
+        }
+        if let Some(bare) = self.bare {
+            note(bare.stop().await);
+        }
+        notes
+    }
+}
+
+fn bare_subject(bare: &Hosted) -> Subject<'_> {
+    Subject { url: &bare.url, process: Some(Process::Id(bare.id())), directory: None }
+}
+
+/// Does what may wait for the disk on a thread of its own.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
+) -> Result<T, Failure> {
+    let done = spawn_blocking(work).await;
+    let done = done.map_err(|error| Failure::Failed(format!("a loop over plain files died: {error}")))?;
+    done.map_err(|error| Failure::io("a loop over plain files failed", error))
 }
 
 /// The batches that the broker writes, or would make of what it is sent.
@@ -196,81 +354,16 @@ fn encoded(plan: &Plan) -> Result<Arc<[(Bytes, u32)]>, Failure> {
     Ok((0..payload.len()).filter_map(batch).collect())
 }
 
-async fn write(
-    plan: &Plan,
-    directory: &Directory,
-    manner: Manner,
-    batches: &Arc<[(Bytes, u32)]>,
-) -> Result<Written, Failure> {
-    let limit = directory.free_bytes().unwrap_or(u64::MAX).saturating_sub(DISK_RESERVE_BYTES);
-    let (path, batches) = (directory.path().to_owned(), Arc::clone(batches));
-    let (warm_up, stop) = (plan.warm_up, plan.stop);
-    let written =
-        spawn_blocking(move || disk::write(&path, manner, &batches, &Course::begin(warm_up, stop), limit));
-    let written = tokio::select! {
-        written = written => written,
-        failure = round::interrupted() => return Err(failure),
-    };
-    let written = written.map_err(|error| Failure::Failed(format!("the disk loop died: {error}")))?;
-    written.map_err(|error| Failure::io("cannot write a plain file", error))
-}
-
-async fn describe(subject: &Subject<'_>, own: bool) -> Result<Broker, Failure> {
+async fn describe(measured: &Measured) -> Result<Broker, Failure> {
+    let subject = measured.subject()?;
     let client = connection::connect(subject.url).await?;
     let info = client.admin().describe_broker().await?;
     Ok(Broker {
         url: subject.url.to_owned(),
         version: Some(info.version),
-        own,
+        own: measured.directory().is_some(),
         data_dir: subject.directory.map(|directory| directory.path().display().to_string()),
         file_system: subject.directory.and_then(|directory| directory.file_system.clone()),
-    })
-}
-
-fn machine() -> Machine {
-    let read = |path: &str| std::fs::read_to_string(Path::new(path)).ok();
-    let value = |text: Option<String>, name: &str| {
-        let line = text?.lines().find_map(|line| line.strip_prefix(name).map(str::to_owned))?;
-        Some(line.trim_start_matches([' ', '\t', ':']).trim().to_owned())
-    };
-    let memory = value(read("/proc/meminfo"), "MemTotal");
-    let kib = memory.and_then(|memory| memory.strip_suffix(" kB")?.parse::<u64>().ok());
-    Machine {
-        cores: std::thread::available_parallelism().map_or(1, NonZero::get),
-        cpu: value(read("/proc/cpuinfo"), "model name"),
-        memory_bytes: kib.map(|kib| kib << 10),
-        kernel: read("/proc/sys/kernel/osrelease").map(|release| format!("Linux {}", release.trim())),
-    }
-}
-
-fn outcome(
-    stage: &Stage,
-    rounds: Rounds,
-    mut notes: Vec<String>,
-    started_at: String,
-    broker: Broker,
-) -> Result<Outcome, Failure> {
-    let plan = &*stage.plan;
-    notes.extend(rounds.broker.iter().flat_map(|played| played.notes.clone()));
-    let verified = rounds.broker.iter().map(|played| played.verified_records).sum();
-    let figures: Vec<Figures> = rounds.broker.into_iter().map(|played| played.figures).collect();
-    let summary =
-        Figures::summary(&figures).ok_or_else(|| Failure::Failed("no round was played".to_owned()))?;
-    notes.extend(remarks(plan, &summary, &broker));
-    let packed = plan.mode == Mode::Batches && plan.compression != Compression::None;
-    Ok(Outcome {
-        version: env!("CARGO_PKG_VERSION"),
-        command: std::env::args().collect::<Vec<_>>().join(" "),
-        started_at,
-        machine: machine(),
-        ceiling: plan.ceiling.then(|| ceiling(plan, &figures, &rounds.bare, &rounds.disk)),
-        broker,
-        plan: plan.clone(),
-        compression_ratio: packed.then(|| stage.payload.compression_ratio(plan)),
-        summary,
-        rounds: figures,
-        verified_records: plan.verify.then_some(verified),
-        notes,
     })
 }
 
@@ -294,6 +387,13 @@ fn remarks(plan: &Plan, summary: &Figures, broker: &Broker) -> Vec<String> {
             "every record was stamped and hashed here, which takes time from what is measured".to_owned(),
         );
     }
+    if let (Some(server), Some(client)) = (summary.server, summary.client)
+        && client.cpu_s > server.cpu_s
+    {
+        remarks.push(
+            "this side took more CPU time than the broker: it may be what limits the throughput".to_owned(),
+        );
+    }
     if summary.server.is_none() {
         remarks.push(if broker.own || plan.server_pid.is_some() {
             "CPU time and memory of the broker: not measured; the run was too short, or there is no /proc"
@@ -305,51 +405,4 @@ fn remarks(plan: &Plan, summary: &Figures, broker: &Broker) -> Vec<String> {
         });
     }
     remarks
-}
-
-fn ceiling(plan: &Plan, broker: &[Figures], bare: &[Figures], disk: &[(Manner, Vec<Written>)]) -> Ceiling {
-    let records_per_s = |figures: &Figures| figures.main_flow().map(|flow| flow.records_per_s);
-    let share = |limits: Vec<Option<f64>>| {
-        let shares = broker.iter().map(records_per_s).zip(limits);
-        Share::of(&shares.filter_map(|(broker, limit)| Some(broker? / limit?)).collect::<Vec<_>>())
-    };
-    let mut limits = Vec::new();
-    if let Some(summary) = Figures::summary(bare) {
-        limits.push(Limit {
-            name: "bare gRPC service".to_owned(),
-            flow: summary.main_flow(),
-            share: share(bare.iter().map(records_per_s).collect()),
-            latency: summary.acknowledgement,
-            server: summary.server,
-        });
-    }
-    for (manner, rounds) in disk {
-        let flows: Vec<_> = rounds.iter().map(|written| Flow::of((written.count, written.seconds))).collect();
-        let mut latencies = latency::empty();
-        for written in rounds {
-            latency::merge(&mut latencies, &written.latencies);
-        }
-        limits.push(Limit {
-            name: manner.to_string(),
-            share: share(flows.iter().map(|flow| flow.map(|flow| flow.records_per_s)).collect()),
-            flow: Flow::summary(&flows.into_iter().flatten().collect::<Vec<_>>()),
-            latency: Percentiles::of(&latencies),
-            server: None,
-        });
-    }
-    // Where requests queue behind each other, a latency says how many there are.
-    let alone = plan.unary || plan.rate_records_per_s.is_some();
-    let each = disk.iter().find(|(manner, _)| *manner == SYNC_EACH).filter(|_| alone);
-    Ceiling { limits, latency_ratios: each.and_then(|(_, rounds)| latency_ratios(broker, bare, rounds)) }
-}
-
-fn latency_ratios(broker: &[Figures], bare: &[Figures], disk: &[Written]) -> Option<LatencyRatios> {
-    let at = |quantile: f64| {
-        let ratio = |((broker, bare), disk): ((&Figures, &Figures), &Written)| {
-            let of = |figures: &Figures| figures.latencies.acknowledgement.value_at_quantile(quantile) as f64;
-            of(broker) / (of(bare) + disk.latencies.value_at_quantile(quantile) as f64)
-        };
-        median(broker.iter().zip(bare).zip(disk).map(ratio))
-    };
-    Some(LatencyRatios { p50: at(0.5)?, p99: at(0.99)?, p99_9: at(0.999)? })
 }

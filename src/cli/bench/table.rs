@@ -2,8 +2,9 @@
 
 use std::fmt::Write as _;
 
+use super::ceiling::{Ceiling, Share};
 use super::latency::Percentiles;
-use super::outcome::{Ceiling, Cost, Figures, Flow, Outcome};
+use super::outcome::{Cost, Figures, Flow, Outcome};
 use super::units::{figures, megabytes, time};
 use crate::cli::output;
 
@@ -83,8 +84,12 @@ fn flows(summary: &Figures) -> String {
 
 /// The flows that there are.
 pub(super) fn named_flows(figures: &Figures) -> Vec<(&'static str, Flow)> {
-    let flows =
-        [("produced", figures.produced), ("followed", figures.followed), ("caught up", figures.caught_up)];
+    let flows = [
+        ("produced", figures.produced),
+        ("followed", figures.followed),
+        ("caught up", figures.caught_up),
+        ("read warm", figures.warm),
+    ];
     flows.into_iter().filter_map(|(name, flow)| Some((name, flow?))).collect()
 }
 
@@ -94,6 +99,7 @@ pub(super) fn named_latencies(figures: &Figures) -> Vec<(&'static str, &Percenti
         ("acknowledgement", &figures.acknowledgement),
         ("end to end", &figures.end_to_end),
         ("sent late by", &figures.lateness),
+        ("warm read", &figures.warm_read),
     ];
     let shown = latencies.into_iter().filter_map(|(name, latency)| Some((name, latency.as_ref()?)));
     // Flat out, nothing is ever late.
@@ -104,7 +110,7 @@ fn latencies(summary: &Figures) -> String {
     let rows: Vec<_> =
         named_latencies(summary).into_iter().map(|(name, latency)| latency_row(name, latency)).collect();
     if rows.is_empty() {
-        return "latency: nothing to measure, as nothing was produced".to_owned();
+        return "latency: none, as nothing was produced".to_owned();
     }
     output::table(["LATENCY", "P50", "P90", "P99", "P99.9", "P99.99", "MAX", "REQUESTS"], rows)
 }
@@ -148,44 +154,56 @@ fn costs(summary: &Figures) -> String {
 }
 
 fn limits(outcome: &Outcome, ceiling: &Ceiling) -> String {
-    let rate = |flow: Option<Flow>| match flow {
-        Some(flow) => [output::thousands(flow.records_per_s as u64), megabytes(flow.bytes_per_s)],
-        None => ["-".to_owned(), "-".to_owned()],
+    let dash = || "-".to_owned();
+    let cells = |flow: Option<Flow>, latency: Option<&Percentiles>, cost: Option<Cost>| {
+        let [p50, _, p99, p99_9, ..] = latency.map_or_else(|| std::array::from_fn(|_| dash()), latency_cells);
+        [
+            flow.map_or_else(dash, |flow| output::thousands(flow.records_per_s as u64)),
+            flow.map_or_else(dash, |flow| megabytes(flow.bytes_per_s)),
+            p50,
+            p99,
+            p99_9,
+            cost.and_then(|cost| cost.cpu_s_per_gb()).map_or_else(dash, figures),
+            cost.map_or_else(dash, |cost| output::size(cost.peak_resident_bytes)),
+        ]
     };
-    let latency = |latency: &Option<Percentiles>| match latency {
-        Some(latency) => [time(latency.p50_ns), time(latency.p99_ns)],
-        None => ["-".to_owned(), "-".to_owned()],
+    let row = |name: &str, cells: [String; 7], share: String| {
+        let [records, bytes, p50, p99, p99_9, cpu, memory] = cells;
+        [name.to_owned(), share, records, bytes, p50, p99, p99_9, cpu, memory]
     };
-    let [records, bytes] = rate(outcome.summary.main_flow());
-    let [p50, p99] = latency(&outcome.summary.acknowledgement);
-    let own = ["sagwan".to_owned(), records, bytes, p50, p99, String::new()];
+    let summary = &outcome.summary;
+    let own = cells(summary.main_flow(), summary.acknowledgement.as_ref(), summary.server);
     let rows = ceiling.limits.iter().map(|limit| {
-        let share = limit.share.map_or_else(
-            || "-".to_owned(),
-            |share| format!("{:.2} of it ({:.2} to {:.2})", share.median, share.least, share.most),
-        );
-        let ([records, bytes], [p50, p99]) = (rate(limit.flow), latency(&limit.latency));
-        [limit.name.clone(), records, bytes, p50, p99, share]
+        let cells = cells(limit.flow, limit.latency.as_ref(), limit.server);
+        row(&limit.name, cells, limit.share.map_or_else(dash, share))
     });
-    let header = ["CEILING", "RECORDS/S", "MB/S", "P50", "P99", "SAGWAN REACHES"];
-    let mut text = output::table(header, std::iter::once(own).chain(rows));
-    if let Some(ratios) = ceiling.latency_ratios {
-        let _ = write!(
-            text,
-            "\nlatency by that of a bare call and a synced write together: p50 {:.2}, p99 {:.2}, p99.9 {:.2}",
-            ratios.p50, ratios.p99, ratios.p99_9
-        );
+    let header =
+        ["CEILING", "SAGWAN REACHES", "RECORDS/S", "MB/S", "P50", "P99", "P99.9", "CPU S/GB", "PEAK MEMORY"];
+    let mut text = output::table(header, std::iter::once(row("sagwan", own, String::new())).chain(rows));
+    let ratios = ceiling.latency_ratios.iter().map(|ratios| {
+        let cell = |ratio: Option<Share>| ratio.map_or_else(dash, share);
+        [ratios.name.to_owned(), cell(ratios.p50), cell(ratios.p99), cell(ratios.p99_9)]
+    });
+    if ratios.len() > 0 {
+        let _ = write!(text, "\n\n{}", output::table(["TIMES AS LONG", "P50", "P99", "P99.9"], ratios));
     }
     text
+}
+
+/// The median, and within which bounds all rounds are.
+pub(super) fn share(share: Share) -> String {
+    format!("{:.2} ({:.2} to {:.2})", share.median, share.least, share.most)
 }
 
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::cli::bench::ceiling::{BY_CALL_AND_WRITE, LatencyRatios, Limit};
     use crate::cli::bench::directory::FileSystem;
     use crate::cli::bench::latency;
+    use crate::cli::bench::machine::Machine;
     use crate::cli::bench::meter::Count;
-    use crate::cli::bench::outcome::{Broker, Histograms, Limit, Machine, Point, Rates, Share};
+    use crate::cli::bench::outcome::{Broker, Histograms, Point, Rates};
     use crate::cli::bench::plan::tests::plan;
 
     /// Of a run that never was, with round figures.
@@ -214,6 +232,8 @@ pub(super) mod tests {
             produced: flow,
             followed: flow.filter(|_| plan.workload.follows()),
             caught_up: None,
+            warm: None,
+            warm_read: None,
             acknowledgement: percentiles.clone(),
             end_to_end: percentiles.clone().filter(|_| plan.workload.follows()),
             lateness: percentiles.clone().filter(|_| plan.rate_records_per_s.is_some()),
@@ -224,9 +244,12 @@ pub(super) mod tests {
             latencies: Histograms {
                 acknowledgement: latencies.clone(),
                 end_to_end: latencies.clone(),
-                lateness: latencies,
+                lateness: latencies.clone(),
+                warm_read: latencies,
             },
         };
+        let ratio = Share::of(&[1.5, 2.0, 2.5]);
+        let ratios = LatencyRatios { name: BY_CALL_AND_WRITE, p50: ratio, p99: ratio, p99_9: None };
         let limit = Limit {
             name: "bare gRPC service".to_owned(),
             flow: Flow::of((Count { records: 6_000_000, bytes: 600_000_000 }, 3.0)),
@@ -248,7 +271,7 @@ pub(super) mod tests {
             },
             summary: figures.clone(),
             rounds: vec![figures],
-            ceiling: plan.ceiling.then(|| Ceiling { limits: vec![limit], latency_ratios: None }),
+            ceiling: plan.ceiling.then(|| Ceiling { limits: vec![limit], latency_ratios: vec![ratios] }),
             verified_records: plan.verify.then_some(6_000_000),
             compression_ratio: None,
             notes: vec!["something to know".to_owned()],
@@ -276,8 +299,8 @@ pub(super) mod tests {
     #[test]
     fn a_ceiling_is_told_with_the_share_that_is_reached() {
         let text = render(&outcome("produce --ceiling"));
-        assert!(text.contains("bare gRPC service  2,000,000  200.0"), "{text}");
-        assert!(text.contains("0.50 of it (0.40 to 0.60)"), "{text}");
+        assert!(text.contains("bare gRPC service  0.50 (0.40 to 0.60)  2,000,000  200.0"), "{text}");
+        assert!(text.contains("together  2.00 (1.50 to 2.50)  2.00 (1.50 to 2.50)  -"), "{text}");
     }
 
     #[test]

@@ -72,6 +72,11 @@ impl Topics {
         self.places.get(number)
     }
 
+    /// Whether a directory of that name is one of theirs.
+    pub(super) fn is_kept_in(&self, directory: &str) -> bool {
+        self.places.iter().any(|place| place.to_string() == directory)
+    }
+
     /// The number of a partition that the broker names.
     pub(super) fn number(&self, topic: &str, partition: i32) -> Option<usize> {
         self.numbers.get(topic)?.get(&partition).copied()

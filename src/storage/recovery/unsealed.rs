@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::super::checkpoint::{Boundary, Mark};
 use super::super::damage::Damage;
 use super::super::epochs::LeaderEpochs;
-use super::super::fs::OpenHow;
+use super::super::fs::{FsFile, OpenHow};
 use super::super::index::{Entry, IndexResume, OffsetEntry, SegmentIndex, TimeEntry};
 use super::super::producer_recovery::ProducerReplay;
 use super::super::scan::{Found, Known, Place, Scan};
@@ -208,6 +208,10 @@ impl Recovery<'_> {
             segment.damages().add(damage);
         }
         if next_base.is_some() {
+            // The last one is written again, and gives back then what it has.
+            if let Ok(file) = self.fs.open(&path, OpenHow::Write) {
+                give_back(&*file, &path);
+            }
             unsealed.complete.push((Arc::clone(&segment), end.offset, end.position));
         }
         unsealed.segments.push(segment);
@@ -250,9 +254,19 @@ impl Recovery<'_> {
                 file.write_all_at(&[&bytes], position)?;
                 position += bytes.len() as u64;
             }
-            file.sync()
+            file.sync()?;
+            Ok(file)
         };
-        write().map_err(|error| io_error(path, &error))
+        let file = write().map_err(|error| io_error(path, &error))?;
+        give_back(&*file, path);
+        Ok(())
+    }
+}
+
+/// The run before may have set blocks aside beyond the file's end.
+fn give_back(file: &dyn FsFile, path: &Path) {
+    if let Err(error) = file.give_back() {
+        tracing::warn!(path = %path.display(), %error, "cannot give room back");
     }
 }
 

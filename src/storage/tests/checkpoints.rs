@@ -55,8 +55,7 @@ fn the_names_of_snapshots_are_durable_before_a_checkpoint_names_them_however_man
         let (fixture, fs) = hooked();
         let store = fixture.store();
         store.start().unwrap();
-        let specs: Vec<LogSpec> =
-            PartitionId::all(logs).map(|partition| LogSpec { partition, ..fixture.spec.clone() }).collect();
+        let specs = fixture.specs(logs);
         let mut handles = store.create_logs(&specs).unwrap();
         let mut open = Open { store, log: handles.remove(0) };
         append(&open);

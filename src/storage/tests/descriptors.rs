@@ -34,8 +34,7 @@ fn many_logs_are_written_through_few_descriptors() {
         // What is left unsynced stays so until a file has to be closed.
         fixture.config.flush_interval_ms = 3_600_000;
         fixture.spec.config.durability = durability;
-        let specs: Vec<LogSpec> =
-            PartitionId::all(LOGS).map(|partition| LogSpec { partition, ..fixture.spec.clone() }).collect();
+        let specs = fixture.specs(LOGS);
         let store = fixture.store();
         store.start().unwrap();
         let logs = store.create_logs(&specs).unwrap();

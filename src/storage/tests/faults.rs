@@ -151,8 +151,7 @@ fn a_panic_of_upkeep_costs_the_partition_it_was_about_and_is_told() {
     fixture.spec.config.segment_bytes = 10_000;
     let store = fixture.store();
     store.start().unwrap();
-    let specs: Vec<LogSpec> =
-        PartitionId::all(2).map(|partition| LogSpec { partition, ..fixture.spec.clone() }).collect();
+    let specs = fixture.specs(2);
     let mut logs = store.create_logs(&specs).unwrap();
     let (second, first) = (logs.remove(1), logs.remove(0));
     let open = Open { store, log: first };
@@ -197,8 +196,7 @@ fn a_panic_while_a_partition_is_flushed_does_not_end_the_checkpoints_of_others()
     fixture.config.checkpoint_interval_ms = 10;
     let store = fixture.store();
     store.start().unwrap();
-    let specs: Vec<LogSpec> =
-        PartitionId::all(2).map(|partition| LogSpec { partition, ..fixture.spec.clone() }).collect();
+    let specs = fixture.specs(2);
     let mut logs = store.create_logs(&specs).unwrap();
     let (second, first) = (logs.remove(1), logs.remove(0));
     let open = Open { store, log: first };
@@ -229,8 +227,7 @@ fn when_a_writing_thread_has_died_its_logs_say_so_and_every_append_is_answered()
     fixture.config.writer_threads = 2;
     let store = fixture.store();
     store.start().unwrap();
-    let specs: Vec<LogSpec> =
-        PartitionId::all(3).map(|partition| LogSpec { partition, ..fixture.spec.clone() }).collect();
+    let specs = fixture.specs(3);
     // The first and the third one have the same writer.
     let mut logs = store.create_logs(&specs).unwrap();
     let (third, second) = (logs.remove(2), logs.remove(1));

@@ -11,19 +11,9 @@ use super::*;
 use crate::config::SyncMethod;
 
 /// What [`Open::fill`] makes of ten records with values of 100 bytes.
-fn batch_bytes() -> usize {
-    batch(0, 10, 100).len()
-}
-
-fn cold() -> Fixture {
-    let mut fixture = Fixture::new();
-    fixture.config.tail_cache_bytes = 0;
-    fixture
-}
-
 /// A log of 100 records, with this damage.
 fn damaged(clean: bool, damage: impl FnOnce(&mut Vec<u8>)) -> Fixture {
-    let fixture = cold();
+    let fixture = Fixture::cold();
     let open = fixture.create();
     open.fill(10, 100);
     open.end(clean);
@@ -120,7 +110,7 @@ fn a_log_whose_end_is_lost_goes_on_behind_it_when_that_is_accepted() {
 
 #[test]
 fn a_segment_that_was_emptied_is_no_accepted_loss() {
-    let mut fixture = cold();
+    let mut fixture = Fixture::cold();
     fixture.spec.config.segment_bytes = 10_000;
     let open = fixture.create();
     open.fill(100, 100);
@@ -143,7 +133,7 @@ fn a_segment_that_was_emptied_is_no_accepted_loss() {
 
 #[test]
 fn what_the_disk_cannot_read_now_cannot_be_accepted_as_lost() {
-    let (fs, mut fixture) = (HookFs::default(), cold());
+    let (fs, mut fixture) = (HookFs::default(), Fixture::cold());
     fixture.fs = Arc::new(fs.clone());
     let open = fixture.create();
     open.fill(10, 100);
@@ -224,7 +214,7 @@ fn found_after(fixture: &Fixture, open: Open, clean: bool) -> u64 {
 
 #[test]
 fn where_nothing_is_lost_there_is_nothing_to_accept() {
-    let fixture = cold();
+    let fixture = Fixture::cold();
     let open = fixture.create();
     open.fill(10, 100);
     let refused = open.store.accept_loss(&open.log, &fixture.spec).unwrap_err();
@@ -238,7 +228,7 @@ fn where_nothing_is_lost_there_is_nothing_to_accept() {
 #[test]
 fn of_producers_a_log_that_goes_on_knows_what_can_be_read() {
     for clean in [true, false] {
-        let fixture = cold();
+        let fixture = Fixture::cold();
         let open = fixture.create();
         for tag in (0..100).step_by(10) {
             open.append(stamped(0, tag, 100)).unwrap();

@@ -25,6 +25,10 @@ pub(super) enum Step {
     Create,
     CreateDir,
     Write,
+    /// A write that is to leave nothing in the page cache; it comes before [`Step::Write`].
+    WriteUncached,
+    /// Blocks are set aside beyond the end.
+    Preallocate,
     /// A change of the length.
     Cut,
     Rename,
@@ -243,6 +247,17 @@ impl FsFile for HookFile {
         }
         self.fs.log_room_bytes.fetch_sub(fits, Ordering::Relaxed);
         Ok(())
+    }
+    fn write_all_uncached_at(&self, bufs: &[&[u8]], position: u64) -> io::Result<()> {
+        self.fs.step(Step::WriteUncached, &self.path)?;
+        self.write_all_at(bufs, position)
+    }
+    fn preallocate(&self, len: u64) -> io::Result<()> {
+        self.fs.step(Step::Preallocate, &self.path)?;
+        self.file.preallocate(len)
+    }
+    fn give_back(&self) -> io::Result<()> {
+        self.file.give_back()
     }
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.fs.step(Step::Cut, &self.path)?;

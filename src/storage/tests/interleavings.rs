@@ -199,8 +199,7 @@ fn a_checkpoint_of_many_logs_needs_few_descriptors() {
     fixture.config.index_interval_bytes = 1 << 10;
     let store = fixture.store();
     store.start().unwrap();
-    let specs: Vec<LogSpec> =
-        PartitionId::all(300).map(|partition| LogSpec { partition, ..fixture.spec.clone() }).collect();
+    let specs = fixture.specs(300);
     let (sender, outcomes) = channel();
     for log in store.create_logs(&specs).unwrap() {
         for _ in 0..3 {

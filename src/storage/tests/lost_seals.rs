@@ -109,16 +109,7 @@ fn epochs_of_segments_that_were_not_sealed_yet_are_not_forgotten_with_the_manife
 #[test]
 fn segments_that_were_not_sealed_are_so_in_a_new_manifest() {
     let fixture = Fixture::fine(10_000);
-    {
-        // Nobody seals here.
-        let mut log = Stepped::new(&fixture);
-        for tag in (0..300).step_by(10) {
-            let appended = log.send(batch(tag, 10, 100));
-            log.write();
-            log.sync();
-            appended.try_recv().unwrap().unwrap();
-        }
-    }
+    Stepped::new(&fixture).fill(300);
     assert!(fixture.files("log").len() > 3);
     change(&fixture, "seals", |bytes| bytes[20] ^= 1);
     for _ in 0..2 {

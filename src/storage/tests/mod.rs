@@ -10,6 +10,7 @@ mod hook_fs;
 mod idempotence;
 mod indexes;
 mod interleavings;
+mod log_files;
 mod lost_seals;
 mod producers;
 mod reading_on;
@@ -32,7 +33,7 @@ use std::sync::mpsc::{Receiver, channel};
 
 use bytes::BytesMut;
 
-use super::fs::{Fs, FsFile, RealFs};
+use super::fs::{Fs, FsFile, OpenHow, RealFs};
 use super::mmap::Map;
 use super::*;
 use crate::clock::{Clock, ManualClock};
@@ -138,11 +139,22 @@ impl Fixture {
 
     /// With small segments, an index entry for every third small batch or so, and nothing in memory.
     pub(super) fn fine(segment_bytes: u32) -> Self {
-        let mut fixture = Self::new();
-        fixture.config.tail_cache_bytes = 0;
+        let mut fixture = Self::cold();
         fixture.config.index_interval_bytes = 1 << 10;
         fixture.spec.config.segment_bytes = segment_bytes;
         fixture
+    }
+
+    /// Without a tail cache, so that everything is read from its files.
+    pub(super) fn cold() -> Self {
+        let mut fixture = Self::new();
+        fixture.config.tail_cache_bytes = 0;
+        fixture
+    }
+
+    /// Of the first `partitions` partitions, all like the one log.
+    pub(super) fn specs(&self, partitions: u32) -> Vec<LogSpec> {
+        PartitionId::all(partitions).map(|partition| LogSpec { partition, ..self.spec.clone() }).collect()
     }
 
     pub(super) fn store(&self) -> Store {
@@ -198,6 +210,11 @@ pub(super) fn stamped(epoch: i16, tag: i32, value_bytes: usize) -> BytesMut {
     }
     builder.set_producer(ProducerStamp { producer_id: 7, producer_epoch: epoch, base_sequence: tag });
     builder.build().unwrap()
+}
+
+/// The size of a batch of ten records as [`Open::fill`] appends them with values of 100 bytes.
+pub(super) fn batch_bytes() -> usize {
+    batch(0, 10, 100).len()
 }
 
 /// A batch of `count` records with values of `value_bytes`, numbered from `tag`.

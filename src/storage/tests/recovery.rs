@@ -367,8 +367,7 @@ fn many_logs_are_opened_together() {
     let fixture = Fixture::new();
     let store = fixture.store();
     store.start().unwrap();
-    let specs: Vec<LogSpec> =
-        PartitionId::all(50).map(|partition| LogSpec { partition, ..fixture.spec.clone() }).collect();
+    let specs = fixture.specs(50);
     let logs = store.create_logs(&specs).unwrap();
     let (sender, outcomes) = channel();
     for (i, log) in logs.iter().enumerate() {

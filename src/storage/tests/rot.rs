@@ -7,17 +7,6 @@ use super::*;
 use std::sync::atomic::AtomicU64;
 
 /// What [`Open::fill`] makes of ten records with values of 100 bytes.
-fn batch_bytes() -> usize {
-    batch(0, 10, 100).len()
-}
-
-/// A log without a tail cache, so that everything is read from its files.
-fn cold() -> Fixture {
-    let mut fixture = Fixture::new();
-    fixture.config.tail_cache_bytes = 0;
-    fixture
-}
-
 fn file_len(fixture: &Fixture, name: &str) -> u64 {
     std::fs::metadata(fixture.log_dir().join(name)).unwrap().len()
 }
@@ -25,7 +14,7 @@ fn file_len(fixture: &Fixture, name: &str) -> u64 {
 #[test]
 fn whatever_byte_of_a_batch_has_rotted_that_batch_is_lost_and_no_other() {
     for (sealed, clean) in [(true, true), (false, true), (false, false)] {
-        let mut fixture = cold();
+        let mut fixture = Fixture::cold();
         fixture.spec.config.segment_bytes = if sealed { 30_000 } else { 1 << 30 };
         let open = fixture.create();
         open.fill(50, 100);
@@ -52,7 +41,7 @@ fn whatever_byte_of_a_batch_has_rotted_that_batch_is_lost_and_no_other() {
 #[test]
 fn of_a_damaged_block_only_the_bad_batches_are_lost() {
     const BLOCK: usize = 1 << 20;
-    let mut fixture = cold();
+    let mut fixture = Fixture::cold();
     fixture.spec.config.segment_bytes = 4 << 20;
     let open = fixture.create();
     open.fill(500, 1000);
@@ -78,7 +67,7 @@ fn of_a_damaged_block_only_the_bad_batches_are_lost() {
 #[test]
 fn a_lost_range_is_not_searched_for_again() {
     let (fs, opened) = (HookFs::default(), Arc::new(AtomicU64::new(0)));
-    let mut fixture = cold();
+    let mut fixture = Fixture::cold();
     fixture.fs = Arc::new(fs.clone());
     fixture.spec.config.segment_bytes = 30_000;
     let open = fixture.create();
@@ -103,7 +92,7 @@ fn a_lost_range_is_not_searched_for_again() {
 
 #[test]
 fn a_record_that_holds_batches_is_not_taken_for_the_log() {
-    let mut fixture = cold();
+    let mut fixture = Fixture::cold();
     fixture.spec.config.segment_bytes = 100_000;
     let open = fixture.create();
     open.fill(5, 100);
@@ -130,7 +119,7 @@ fn a_record_that_holds_batches_is_not_taken_for_the_log() {
 
 #[test]
 fn a_log_with_rot_in_its_active_segment_goes_on_and_the_loss_stays_told() {
-    let mut fixture = cold();
+    let mut fixture = Fixture::cold();
     fixture.spec.config.segment_bytes = 100_000;
     let open = fixture.create();
     open.fill(20, 100);
@@ -159,7 +148,7 @@ fn a_log_that_ends_below_what_was_durable_is_read_and_takes_no_writes() {
         (|bytes| bytes.truncate(bytes.len() * 9 / 10), 90),
     ];
     for (damage, lost) in damages {
-        let fixture = cold();
+        let fixture = Fixture::cold();
         let open = fixture.create();
         open.fill(10, 100);
         open.crash();
@@ -179,7 +168,7 @@ fn a_log_that_ends_below_what_was_durable_is_read_and_takes_no_writes() {
 
 #[test]
 fn a_log_cut_after_an_orderly_end_is_not_an_empty_log() {
-    let fixture = cold();
+    let fixture = Fixture::cold();
     let open = fixture.create();
     open.fill(10, 100);
     open.close();
@@ -191,7 +180,7 @@ fn a_log_cut_after_an_orderly_end_is_not_an_empty_log() {
 
 #[test]
 fn a_sealed_segment_that_was_cut_or_grew_serves_what_it_has() {
-    let mut fixture = cold();
+    let mut fixture = Fixture::cold();
     fixture.spec.config.segment_bytes = 30_000;
     let open = fixture.create();
     open.fill(50, 100);
@@ -211,7 +200,7 @@ fn a_sealed_segment_that_was_cut_or_grew_serves_what_it_has() {
 
 /// A crash that leaves behind the durable end a batch that is bad, and whole ones to `beyond_bytes` behind it.
 pub(super) fn bad_and_then_good(durability: Durability, beyond_bytes: usize) -> (Fixture, i64) {
-    let mut fixture = cold();
+    let mut fixture = Fixture::cold();
     fixture.config.max_group_bytes = 64 << 10;
     fixture.spec.config.durability = durability;
     let open = fixture.create();
@@ -261,7 +250,7 @@ fn within_a_group_or_where_nothing_is_synced_a_bad_batch_is_torn_with_what_follo
 
 #[test]
 fn rot_and_a_torn_tail_are_told_apart_in_one_segment() {
-    let fixture = cold();
+    let fixture = Fixture::cold();
     let open = fixture.create();
     open.fill(50, 100);
     open.crash();
@@ -277,7 +266,7 @@ fn rot_and_a_torn_tail_are_told_apart_in_one_segment() {
 
 #[test]
 fn an_offset_that_has_rotted_is_not_believed_behind_a_batch_that_has() {
-    let fixture = cold();
+    let fixture = Fixture::cold();
     let open = fixture.create();
     open.fill(20, 100);
     open.crash();
@@ -295,16 +284,10 @@ fn an_offset_that_has_rotted_is_not_believed_behind_a_batch_that_has() {
 
 #[test]
 fn what_has_rotted_at_the_end_of_a_segment_that_is_not_sealed_yet_is_not_all_that_comes_after_it() {
-    let mut fixture = cold();
+    let mut fixture = Fixture::cold();
     fixture.spec.config.segment_bytes = 3_000;
-    // Nobody seals here.
     let mut log = Stepped::new(&fixture);
-    for tag in [0, 10, 20, 30] {
-        let appended = log.send(batch(tag, 10, 100));
-        log.write();
-        log.sync();
-        appended.try_recv().unwrap().unwrap();
-    }
+    log.fill(40);
     assert_eq!(fixture.files("log").len(), 2);
     let len = file_len(&fixture, FIRST) as usize;
     assert_eq!(len, 2 * batch_bytes());
@@ -314,18 +297,9 @@ fn what_has_rotted_at_the_end_of_a_segment_that_is_not_sealed_yet_is_not_all_tha
 
 #[test]
 fn a_segment_that_was_cut_between_batches_before_it_was_sealed_is_lost_up_to_the_next() {
-    let mut fixture = cold();
+    let mut fixture = Fixture::cold();
     fixture.spec.config.segment_bytes = 8_000;
-    {
-        // Nobody seals here.
-        let mut log = Stepped::new(&fixture);
-        for tag in (0..200).step_by(10) {
-            let appended = log.send(batch(tag, 10, 100));
-            log.write();
-            log.sync();
-            appended.try_recv().unwrap().unwrap();
-        }
-    }
+    Stepped::new(&fixture).fill(200);
     let names = fixture.files("log");
     assert!(names.len() > 3);
     let second: i64 = names[1][..20].parse().unwrap();
@@ -345,7 +319,7 @@ fn what_the_disk_cannot_read_of_the_active_segment_is_lost_as_long_as_it_cannot(
     const PAGE: usize = 4096;
     for at in [20 * batch_bytes() + 10, 0, 50 * batch_bytes() - 1] {
         let fs = HookFs::default();
-        let mut fixture = cold();
+        let mut fixture = Fixture::cold();
         fixture.fs = Arc::new(fs.clone());
         let open = fixture.create();
         open.fill(50, 100);
@@ -392,19 +366,10 @@ fn what_the_disk_cannot_read_is_not_taken_for_torn() {
 #[test]
 fn a_segment_that_was_rolled_is_served_around_what_the_disk_cannot_read() {
     let fs = HookFs::default();
-    let mut fixture = cold();
+    let mut fixture = Fixture::cold();
     fixture.fs = Arc::new(fs.clone());
     fixture.spec.config.segment_bytes = 8_000;
-    {
-        // Nobody seals here.
-        let mut log = Stepped::new(&fixture);
-        for tag in (0..200).step_by(10) {
-            let appended = log.send(batch(tag, 10, 100));
-            log.write();
-            log.sync();
-            appended.try_recv().unwrap().unwrap();
-        }
-    }
+    Stepped::new(&fixture).fill(200);
     let last = file_len(&fixture, fixture.files("log").last().unwrap());
     // Beyond the end of the last one.
     assert!(last < 4_096 && file_len(&fixture, FIRST) > 5_000);
@@ -420,7 +385,7 @@ fn a_segment_that_was_rolled_is_served_around_what_the_disk_cannot_read() {
 
 #[test]
 fn a_timestamp_is_not_looked_for_where_all_has_been_deleted_and_the_rest_has_rotted() {
-    let fixture = cold();
+    let fixture = Fixture::cold();
     let open = fixture.create();
     open.fill(5, 100);
     open.delete_records(50).unwrap();

@@ -38,6 +38,16 @@ impl Stepped {
         }
     }
 
+    /// Appends batches of ten numbered records, each a group, until the log has `records`. Nobody seals what is rolled.
+    pub(super) fn fill(&mut self, records: u64) {
+        for tag in (0..records).step_by(10) {
+            let appended = self.send(batch(tag, 10, 100));
+            self.write();
+            self.sync();
+            appended.try_recv().unwrap().unwrap();
+        }
+    }
+
     pub(super) fn sync(&self) {
         self.crew.syncer.sync_waiting(Instant::now());
     }

@@ -4,8 +4,9 @@ mod chart;
 
 use std::fmt::Write as _;
 
+use super::ceiling::{Ceiling, Share};
 use super::latency::Percentiles;
-use super::outcome::{Ceiling, Cost, Figures, Flow, Outcome};
+use super::outcome::{Cost, Figures, Flow, Outcome};
 use super::table::{self, latency_cells, named_flows, named_latencies};
 use super::units::{figures, megabytes, time};
 use crate::cli::output;
@@ -29,7 +30,7 @@ pub(super) fn render(outcome: &Outcome) -> String {
     );
     body += &cards(outcome);
     body += &section("Throughput over time", &throughput(&outcome.summary), THROUGHPUT_NOTE);
-    if outcome.summary.acknowledgement.is_some() {
+    if !named_latencies(&outcome.summary).is_empty() {
         body += &section("Latency", &latency(&outcome.summary), LATENCY_NOTE);
     }
     if let Some(ceiling) = &outcome.ceiling {
@@ -253,17 +254,25 @@ fn percentile(nines: f64) -> String {
 
 fn limits(outcome: &Outcome, ceiling: &Ceiling) -> String {
     let own = outcome.summary.main_flow();
-    let flows = std::iter::once(("sagwan", own, None))
-        .chain(ceiling.limits.iter().map(|limit| (limit.name.as_str(), limit.flow, limit.share)));
+    let flows = std::iter::once(("sagwan", own, outcome.summary.server, None)).chain(
+        ceiling.limits.iter().map(|limit| (limit.name.as_str(), limit.flow, limit.server, limit.share)),
+    );
     let rate = |flow: Option<Flow>| flow.map_or(0.0, |flow| flow.records_per_s);
-    let most = flows.clone().map(|(_, flow, _)| rate(flow)).fold(f64::MIN_POSITIVE, f64::max);
+    let most = flows.clone().map(|(_, flow, ..)| rate(flow)).fold(f64::MIN_POSITIVE, f64::max);
     let mut bars = String::new();
-    for (index, (name, flow, share)) in flows.enumerate() {
+    for (index, (name, flow, cost, share)) in flows.enumerate() {
         let class = if index == 0 { "one" } else { "limit" };
         let told = flow.map_or_else(String::new, |flow| {
             let records = output::thousands(flow.records_per_s as u64);
             format!("{} MB/s, {records} records/s", megabytes(flow.bytes_per_s))
         });
+        let told = match cost.and_then(|cost| Some((cost, cost.cpu_s_per_gb()?))) {
+            Some((cost, cpu)) => {
+                let memory = output::size(cost.peak_resident_bytes);
+                format!("{told}, {} CPU s/GB, {memory} at peak", figures(cpu))
+            }
+            None => told,
+        };
         let share = share.map_or_else(String::new, |share| {
             format!(
                 "sagwan reaches <b>{:.2}</b> of it <span class=\"dim\">({:.2} to {:.2})</span>",
@@ -278,12 +287,17 @@ fn limits(outcome: &Outcome, ceiling: &Ceiling) -> String {
         );
     }
     let mut text = format!("<div class=\"bars\">{bars}</div>");
-    if let Some(ratios) = ceiling.latency_ratios {
+    if !ceiling.latency_ratios.is_empty() {
+        let cell = |ratio: Option<Share>| ratio.map_or_else(|| "-".to_owned(), table::share);
+        let rows = each(&ceiling.latency_ratios, |ratios| {
+            let [p50, p99, p99_9] = [ratios.p50, ratios.p99, ratios.p99_9].map(cell);
+            let name = ratios.name;
+            format!("<tr><th>{name}</th><td>{p50}</td><td>{p99}</td><td>{p99_9}</td></tr>")
+        });
         let _ = write!(
             text,
-            "<p>Latency by that of a bare call and a synced write together: p50 <b>{:.2}</b>, p99 <b>{:.2}</b>, \
-             p99.9 <b>{:.2}</b>.</p>",
-            ratios.p50, ratios.p99, ratios.p99_9
+            "<table><thead><tr><th class=\"left\">times as long</th><th>p50</th><th>p99</th><th>p99.9</th></tr></thead>\
+             <tbody>{rows}</tbody></table>"
         );
     }
     text

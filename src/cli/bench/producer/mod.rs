@@ -6,7 +6,6 @@ mod stream;
 mod unary;
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use super::args::Mode;
 use super::gauges::{Gauges, Run, Sent};
@@ -111,7 +110,10 @@ impl Load {
         if let Some(end_ns) = course.steady_to_ns()
             && now_ns / OVERTIME > end_ns
         {
-            self.gauges.given_up.fetch_add(self.schedule.due_before(end_ns), Ordering::Relaxed);
+            while self.schedule.due_ns(now_ns) < end_ns {
+                self.gauges.gave_up(self.number, self.schedule.due_ns(now_ns), now_ns);
+                self.schedule.take();
+            }
             return Ok(Next::Over);
         }
         if !course.admits(due_ns, self.plan.batch_records) {

@@ -1,0 +1,125 @@
+//! A reader of what is in memory, beside one that makes the broker read its disk: does it notice?
+//!
+//! It fetches a little at a time, at a rate, from a topic that is small enough to stay in memory and was read before the
+//! course began. Its latencies count from when each fetch should have been sent.
+
+use std::sync::Arc;
+
+use super::consumer::Acknowledged;
+use super::gauges::Gauges;
+use super::pacer::Pacer;
+use super::plan::{Plan, WARM_FETCH_BYTES, WARM_FETCHES_PER_S};
+use super::schedule::Schedule;
+use super::topics::Topics;
+use crate::cli::failure::Failure;
+use crate::client::{Client, Error};
+use crate::proto;
+
+/// One reader, connected.
+#[derive(Debug)]
+pub(super) struct WarmReader {
+    number: usize,
+    readers: usize,
+    client: Client,
+    topics: Arc<Topics>,
+    ends: Arc<[i64]>,
+    pacer: Pacer,
+    /// Where the next fetch begins: a partition's number, and an offset.
+    at: (usize, i64),
+}
+
+impl WarmReader {
+    /// Number `number` of those that the plan has, for what was acknowledged in `topics`.
+    ///
+    /// # Errors
+    /// When no timer can be made.
+    pub(super) fn new(
+        number: usize,
+        plan: &Plan,
+        client: Client,
+        topics: &Arc<Topics>,
+        acknowledged: &Acknowledged,
+    ) -> Result<Self, Failure> {
+        let pacer = Pacer::new().map_err(|error| Failure::io("cannot make a timer", error))?;
+        Ok(Self {
+            number,
+            readers: plan.warm_readers as usize,
+            client,
+            topics: Arc::clone(topics),
+            ends: Arc::clone(&acknowledged.ends),
+            pacer,
+            at: (0, 0),
+        })
+    }
+
+    /// Reads all there is, once, so that it is in memory.
+    ///
+    /// # Errors
+    /// What cannot be read.
+    pub(super) async fn warm_up(&mut self) -> Result<(), Failure> {
+        self.fetch().await?;
+        while self.at != (0, 0) {
+            self.fetch().await?;
+        }
+        Ok(())
+    }
+
+    /// Fetches at its rate until the course of the round ends.
+    ///
+    /// # Errors
+    /// What cannot be read.
+    pub(super) async fn run(mut self, gauges: Arc<Gauges>) -> Result<(), Failure> {
+        let course = &gauges.course;
+        let all_per_s = WARM_FETCHES_PER_S * self.readers as f64;
+        let mut schedule = Schedule::at_rate(all_per_s, self.number, self.readers);
+        loop {
+            let now_ns = course.now_ns();
+            let due_ns = schedule.due_ns(now_ns);
+            if !course.admits(due_ns.max(now_ns), 0) {
+                return Ok(());
+            }
+            if due_ns > now_ns {
+                let waited = self.pacer.wait(now_ns, due_ns).await;
+                waited.map_err(|error| Failure::io("cannot set a timer", error))?;
+                continue;
+            }
+            schedule.take();
+            let (records, bytes) = self.fetch().await?;
+            gauges.warm_read(self.number, due_ns, course.now_ns(), records, bytes);
+        }
+    }
+
+    /// One fetch; returns how many records and bytes it had.
+    async fn fetch(&mut self) -> Result<(u64, u64), Failure> {
+        let (number, offset) = self.at;
+        let Some(place) = self.topics.place(number) else { return Ok((0, 0)) };
+        let position = proto::Position { at: Some(proto::position::At::Offset(offset)) };
+        let partition = proto::FetchPartition {
+            topic: place.topic.as_str().to_owned(),
+            partition: place.partition.get(),
+            position: Some(position),
+        };
+        let request = proto::FetchRequest {
+            partitions: vec![partition],
+            format: proto::FetchFormat::RecordBatches.into(),
+            max_bytes: WARM_FETCH_BYTES,
+            ..proto::FetchRequest::default()
+        };
+        let answered = self.client.log_service().fetch(request).await;
+        let response = answered.map_err(|status| self.client.error_of(&status))?.into_inner();
+        let data = response.partitions.into_iter().next().unwrap_or_default();
+        if let Some(error) = data.error {
+            return Err(Error::from_proto(error).into());
+        }
+        let bytes = data.record_batches.iter().map(|batches| batches.len() as u64).sum();
+        if bytes == 0 {
+            return Err(Failure::Failed(format!("{place} has nothing at offset {offset}")));
+        }
+        let end = self.ends.get(number).copied().unwrap_or_default();
+        self.at = match data.next_offset {
+            next if next < end => (number, next),
+            _ => ((number + 1) % self.topics.len().max(1), 0),
+        };
+        Ok(((data.next_offset - offset).max(0) as u64, bytes))
+    }
+}
