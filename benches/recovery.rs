@@ -235,6 +235,7 @@ fn clean_start(criterion: &mut Criterion) {
         let directory = Directory::create(partitions, 1);
         let (store, _) = directory.start();
         store.close().expect("an orderly end");
+        drop(store);
         let dirs = entries(directory.root.path()).into_iter().filter(|path| path.is_dir());
         let files: Vec<PathBuf> = dirs.flat_map(|dir| entries(&dir)).collect();
         let count = files.len() as u64;

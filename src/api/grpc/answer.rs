@@ -33,6 +33,11 @@ use super::message::{Message, PIECE_BYTES};
 /// either side of it.
 pub(super) const TRANSPORT_BYTES: u64 = (400 << 10) + 2 * PIECE_BYTES as u64;
 
+/// What goes out at a time at first, a frame of HTTP/2's default size, and what share of what has been sent later on: a client
+/// that stops before it has taken much leaves little in the transport.
+const FIRST_PIECE_BYTES: usize = 16 << 10;
+const PIECE_SHARE: usize = 8;
+
 /// The filling end. Dropped without [`Answer::end`], as by a panic, it ends the answer with an internal error.
 pub(super) struct Answer(Arc<Shared>);
 
@@ -55,6 +60,7 @@ struct State {
     /// For the current message, and for the pieces of earlier ones.
     taken: Option<Taken>,
     in_transport_bytes: u64,
+    sent_bytes: usize,
     /// Memory of pieces that have been sent; none unless there are more to be made, by a message that has taken it too.
     spare: Vec<Vec<u8>>,
     moved_at: Instant,
@@ -81,6 +87,7 @@ pub(super) fn answer(memory: &Memory, capacity: usize, cut: CancellationToken) -
             current: None,
             taken: None,
             in_transport_bytes: 0,
+            sent_bytes: 0,
             spare: Vec::new(),
             moved_at: Instant::now(),
             waker: None,
@@ -169,8 +176,10 @@ impl Shared {
     fn sent(&self, piece: Vec<u8>) {
         let mut state = self.state.lock();
         state.in_transport_bytes -= piece.len() as u64;
+        state.sent_bytes = state.sent_bytes.saturating_add(piece.len());
         state.moved_at = Instant::now();
-        if state.has_more() {
+        // A short one, as at the beginning, and at the end of a message, would be made anew.
+        if state.has_more() && piece.capacity() == PIECE_BYTES {
             state.spare.push(piece);
         }
         if state.current.is_none() {
@@ -277,7 +286,8 @@ impl AnswerBody {
                 }
                 continue;
             };
-            let piece = current.next_piece(state.spare.pop().unwrap_or_default());
+            let most_bytes = (state.sent_bytes / PIECE_SHARE).clamp(FIRST_PIECE_BYTES, PIECE_BYTES);
+            let piece = current.next_piece(most_bytes, state.spare.pop().unwrap_or_default());
             if let Some(failure) = current.failure() {
                 state.phase = Phase::LetGo(Some(failure));
                 state.clear();
@@ -399,6 +409,43 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn pieces_grow_with_what_has_been_sent() {
+        let memory = memory();
+        let (answer, mut body) = answer(&memory, 1, CancellationToken::new());
+        send(&answer, &memory, &Bytes::from(vec![1; 6 * PIECE_BYTES])).await.expect("room");
+        // While nothing is taken, they stay small.
+        let mut held: Vec<_> = Vec::new();
+        for _ in 0..8 {
+            held.push(piece(&mut body).await);
+        }
+        assert!(held.iter().all(|piece| piece.len() == FIRST_PIECE_BYTES));
+        held.clear();
+        body.0.state.lock().sent_bytes = 2 * PIECE_SHARE * FIRST_PIECE_BYTES;
+        assert_eq!(piece(&mut body).await.len(), 2 * FIRST_PIECE_BYTES);
+        body.0.state.lock().sent_bytes = usize::MAX / 2;
+        assert_eq!(piece(&mut body).await.len(), PIECE_BYTES);
+    }
+
+    #[tokio::test]
+    async fn a_piece_takes_the_memory_of_one_that_was_sent_and_none_is_kept_at_the_end() {
+        let memory = memory();
+        let (answer, mut body) = answer(&memory, 1, CancellationToken::new());
+        body.0.state.lock().sent_bytes = PIECE_SHARE * PIECE_BYTES;
+        send(&answer, &memory, &Bytes::from(vec![1; 4 * PIECE_BYTES])).await.expect("room");
+        let (first, second) = (piece(&mut body).await, piece(&mut body).await);
+        let sent = first.as_ptr();
+        drop(first);
+        let third = piece(&mut body).await;
+        assert_eq!(third.as_ptr(), sent);
+        drop((second, third));
+        assert!(!body.0.state.lock().spare.is_empty(), "more is to come");
+        let rest = (piece(&mut body).await, piece(&mut body).await);
+        drop(rest);
+        assert!(body.0.state.lock().spare.is_empty());
+        assert!(memory.take(LIMIT).await.is_ok());
+    }
+
+    #[tokio::test]
     async fn a_full_answer_makes_the_next_message_wait() {
         let memory = memory();
         let (answer, mut body) = answer(&memory, 1, CancellationToken::new());
@@ -424,9 +471,13 @@ mod tests {
         assert!(poll!(&mut waiting).is_pending());
 
         assert_eq!(body.0.stall().map(|stall| stall.let_go), Some(false));
-        assert_eq!(body.0.let_go(), 7 * PIECE_BYTES as u64);
+        assert_eq!(in_transport.len(), FIRST_PIECE_BYTES);
+        assert_eq!(body.0.let_go(), (8 * PIECE_BYTES - FIRST_PIECE_BYTES) as u64);
         assert!(content.is_unique(), "nothing is kept");
-        assert!(memory.take(LIMIT - PIECE_BYTES as u64).await.is_ok(), "all but what the transport has");
+        assert!(
+            memory.take(LIMIT - FIRST_PIECE_BYTES as u64).await.is_ok(),
+            "all but what the transport has"
+        );
         waiting.await;
         let status = status(&mut body).await;
         assert_eq!(status.code(), Code::ResourceExhausted);

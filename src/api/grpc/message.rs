@@ -14,8 +14,8 @@ use super::error::Failure;
 use super::loan::Loan;
 use crate::proto::{FetchedRecord, PartitionData};
 
-/// What goes out at a time. The transport cuts it into the frames that the client takes: those that take large ones are
-/// sent one with each write, and a piece of 16 KiB was measured to cost a half more than this.
+/// The most that goes out at a time. The transport cuts it into the frames that the client takes: those that take large
+/// ones are sent one with each write.
 pub(super) const PIECE_BYTES: usize = 128 << 10;
 /// A flag, and the message's length in 32 bits.
 const PREFIX_BYTES: usize = 5;
@@ -86,9 +86,9 @@ impl Message {
         self.loans.iter().find_map(Loan::failure)
     }
 
-    /// The next bytes, [`PIECE_BYTES`] at most; less only at the end. They come to lie in `piece`, whatever was in it.
-    pub(super) fn next_piece(&mut self, mut piece: Vec<u8>) -> Vec<u8> {
-        let size = PIECE_BYTES.min(usize::try_from(self.encoded_bytes).unwrap_or(PIECE_BYTES));
+    /// The next bytes, so many at most; less only at the end. They come to lie in `piece`, whatever was in it.
+    pub(super) fn next_piece(&mut self, most_bytes: usize, mut piece: Vec<u8>) -> Vec<u8> {
+        let size = most_bytes.min(usize::try_from(self.encoded_bytes).unwrap_or(most_bytes));
         piece.clear();
         piece.reserve_exact(size);
         while piece.len() < size {
@@ -188,7 +188,7 @@ mod tests {
             let encoded_bytes = message.encoded_bytes;
             let mut wire = Vec::new();
             while !message.is_done() {
-                let piece = message.next_piece(vec![9; 10]);
+                let piece = message.next_piece(PIECE_BYTES, vec![9; 10]);
                 assert!(piece.len() == PIECE_BYTES || message.is_done());
                 wire.extend(piece);
             }
