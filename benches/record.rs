@@ -97,7 +97,12 @@ fn records(criterion: &mut Criterion, value_bytes: usize) {
         Box::new(Work { name: "copy", is_baseline: true, batches, once: copy }),
     ];
     let bytes = batches.iter().map(|batch| batch.len() as u64).sum();
-    compare(criterion, &format!("record batches of 64 KiB, values of {value_bytes} bytes"), bytes, contenders);
+    compare(
+        criterion,
+        &format!("record batches of 64 KiB, values of {value_bytes} bytes"),
+        bytes,
+        contenders,
+    );
 }
 
 fn batches(criterion: &mut Criterion) {

@@ -15,6 +15,10 @@ use crate::record::{
 const COSTLY_SCAN_BYTES: usize = 1 << 20;
 /// The same for compressing one. Decompressing has no such bound: a small batch can hold a large one.
 const COSTLY_COMPRESSION_BYTES: usize = 64 << 10;
+/// What a record takes besides its contents, as records mostly are: lengths, deltas, and the count of headers.
+const RECORD_FRAME_BYTES: usize = 11;
+/// The same of a header.
+const HEADER_FRAME_BYTES: usize = 2;
 
 /// The rules for one batch of one topic at one moment.
 #[derive(Debug, Clone, Copy)]
@@ -56,12 +60,6 @@ impl Rules {
         }
     }
 
-    /// For a batch that the broker has just built and compressed itself.
-    fn trusting(mut self) -> Self {
-        self.validation.strict = false;
-        self
-    }
-
     /// The codec of a batch that is to be built, where the producer asked for `codec`.
     pub(super) fn codec_for(&self, codec: Codec) -> Codec {
         match self.compression {
@@ -97,6 +95,16 @@ pub(super) fn prepare(mut bytes: BytesMut, rules: &Rules) -> Result<Prepared, Ba
             return Err(BatchError::TooLarge { size_bytes, max_message_bytes });
         }
     }
+    Ok(stamped(bytes, record_count, producer, rules))
+}
+
+/// Gives a valid batch the timestamps of its topic.
+fn stamped(
+    mut bytes: BytesMut,
+    record_count: u32,
+    producer: Option<ProducerStamp>,
+    rules: &Rules,
+) -> Prepared {
     let log_append_time_ms = match rules.timestamp_type {
         TimestampType::CreateTime => None,
         TimestampType::LogAppendTime => {
@@ -104,33 +112,40 @@ pub(super) fn prepare(mut bytes: BytesMut, rules: &Rules) -> Result<Prepared, Ba
             Some(rules.now_ms)
         }
     };
-    Ok(Prepared { bytes, record_count, producer, log_append_time_ms })
+    Prepared { bytes, record_count, producer, log_append_time_ms }
 }
 
-/// Whether [`build`] may take so long that it should not run on a thread that others share.
-pub(super) fn is_costly_to_build(records: &[ProduceRecord], codec: Codec) -> bool {
+/// About what the records take in a batch that is not compressed.
+pub(super) fn encoded_bytes(records: &[ProduceRecord]) -> usize {
     let length = |bytes: &Option<bytes::Bytes>| bytes.as_ref().map_or(0, bytes::Bytes::len);
-    let size: usize = records
-        .iter()
-        .map(|record| {
-            let headers = record.headers.iter().map(|(name, value)| name.len() + length(value));
-            length(&record.key) + length(&record.value) + headers.sum::<usize>()
-        })
-        .sum();
-    size > if codec == Codec::None { COSTLY_SCAN_BYTES } else { COSTLY_COMPRESSION_BYTES }
+    let each = records.iter().map(|record| {
+        let headers =
+            record.headers.iter().map(|(name, value)| name.len() + length(value) + HEADER_FRAME_BYTES);
+        length(&record.key) + length(&record.value) + headers.sum::<usize>() + RECORD_FRAME_BYTES
+    });
+    each.sum()
 }
 
-/// Makes one batch of these records, in the name of `producer` if there is one, and holds it to the same rules as one that came from outside.
+/// Whether [`build`] may take so long, for records of so many bytes, that it should not run on a thread that others
+/// share.
+pub(super) fn is_costly_to_build(encoded_bytes: usize, codec: Codec) -> bool {
+    encoded_bytes > if codec == Codec::None { COSTLY_SCAN_BYTES } else { COSTLY_COMPRESSION_BYTES }
+}
+
+/// Makes one batch of these records, which take about `encoded_bytes`, in the name of `producer` if there is one, and
+/// holds it to the same rules as one that came from outside.
 ///
 /// # Errors
 /// [`BatchError`] if there are none, or the batch of them is not one to accept.
 pub(super) fn build(
     records: &[ProduceRecord],
+    encoded_bytes: usize,
     codec: Codec,
     producer: Option<ProducerStamp>,
     rules: &Rules,
 ) -> Result<Prepared, BatchError> {
-    let mut builder = BatchBuilder::new(BatchOptions { codec: rules.codec_for(codec) });
+    let options = BatchOptions { codec: rules.codec_for(codec) };
+    let mut builder = BatchBuilder::with_capacity(options, encoded_bytes);
     if let Some(stamp) = producer {
         builder.set_producer(stamp);
     }
@@ -143,5 +158,8 @@ pub(super) fn build(
         let headers = record.headers.iter().map(|(name, value)| (name.as_str(), value.as_deref()));
         builder.push(timestamp_ms, record.key.as_deref(), record.value.as_deref(), headers);
     }
-    prepare(builder.build()?, &rules.trusting())
+    let record_count = builder.record_count();
+    let bytes = builder.build()?;
+    record::validate_built(&bytes, &rules.validation)?;
+    Ok(stamped(bytes, record_count, producer, rules))
 }

@@ -188,8 +188,9 @@ impl Broker {
         terms: AppendTerms,
     ) -> Result<PendingAppend, BrokerError> {
         let rules = Rules::new(&topic.config, &self.config, self.clock.now_ms());
-        let costly = batch::is_costly_to_build(&records, rules.codec_for(codec));
-        let build = move || batch::build(&records, codec, terms.producer, &rules);
+        let encoded_bytes = batch::encoded_bytes(&records);
+        let costly = batch::is_costly_to_build(encoded_bytes, rules.codec_for(codec));
+        let build = move || batch::build(&records, encoded_bytes, codec, terms.producer, &rules);
         let prepared = self.compute(partition, costly, build).await?;
         self.hand_over(partition, prepared, terms.expected_offset).await
     }

@@ -9,7 +9,7 @@ use super::recompress::{assemble, finish};
 use super::varint::{MAX_VARINT_BYTES, MAX_VARLONG_BYTES, put_varint, put_varlong, varint_len, varlong_len};
 
 /// What a builder starts with: enough for a small batch, such as an offset commit, without growing.
-const INITIAL_CAPACITY_BYTES: usize = 512;
+const INITIAL_CAPACITY_BYTES: usize = 512 - HEADER_BYTES;
 const RECORD_ATTRIBUTES: u8 = 0;
 
 /// How to build a batch.
@@ -59,7 +59,12 @@ pub struct BatchBuilder {
 impl BatchBuilder {
     /// A builder without records.
     pub fn new(options: BatchOptions) -> Self {
-        let mut batch = BytesMut::with_capacity(INITIAL_CAPACITY_BYTES);
+        Self::with_capacity(options, INITIAL_CAPACITY_BYTES)
+    }
+
+    /// A builder without records, and with room for `capacity_bytes` of them, not packed, and the header.
+    pub fn with_capacity(options: BatchOptions, capacity_bytes: usize) -> Self {
+        let mut batch = BytesMut::with_capacity(HEADER_BYTES.saturating_add(capacity_bytes));
         batch.put_bytes(0, HEADER_BYTES);
         Self {
             options,

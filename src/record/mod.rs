@@ -56,4 +56,4 @@ pub use key_hash::partition_for_key;
 pub use patch::{set_log_append_time, set_position, set_producer};
 pub use recompress::recompress;
 pub use records::{Headers, RecordView, Records};
-pub use validate::{MIN_RECORD_BYTES, ValidationRules, validate};
+pub use validate::{MIN_RECORD_BYTES, ValidationRules, validate, validate_built};

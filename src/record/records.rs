@@ -35,6 +35,8 @@ impl<'a> Records<'a> {
         Self { header, cursor: Cursor::new(unpacked), index: 0, next_delta: 0, done: false }
     }
 
+    /// Inlined where records are walked, so that what is not looked at costs nothing.
+    #[inline]
     fn record(&mut self) -> Result<RecordView<'a>, RecordFault> {
         let length = self.cursor.length()?;
         let mut fields = Cursor::new(self.cursor.take(length)?);
@@ -68,6 +70,7 @@ impl<'a> Records<'a> {
 impl<'a> Iterator for Records<'a> {
     type Item = Result<RecordView<'a>, BatchError>;
 
+    #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         if self.done {
             return None;

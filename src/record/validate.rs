@@ -33,6 +33,28 @@ pub struct ValidationRules {
 /// The first rule broken, in this order: the frame, the size, the checksum, the attributes, the counts, the
 /// producer, the timestamps, the records.
 pub fn validate<'a>(bytes: &'a [u8], rules: &ValidationRules) -> Result<BatchView<'a>, BatchError> {
+    let batch = check_frame(bytes, rules)?;
+    batch.check_crc()?;
+    let codec = check_header(&batch, rules)?;
+    if codec == Codec::None || rules.strict {
+        check_records(&batch, rules)?;
+    }
+    Ok(batch)
+}
+
+/// As [`validate`], for a batch that a [`BatchBuilder`](super::BatchBuilder) has just made here: its checksum and its
+/// records are what they should be, but its size, producer and timestamps are what it was given.
+///
+/// # Errors
+/// As [`validate`].
+pub fn validate_built<'a>(bytes: &'a [u8], rules: &ValidationRules) -> Result<BatchView<'a>, BatchError> {
+    let batch = check_frame(bytes, rules)?;
+    check_header(&batch, rules)?;
+    Ok(batch)
+}
+
+/// One whole batch and nothing else, not too large.
+fn check_frame<'a>(bytes: &'a [u8], rules: &ValidationRules) -> Result<BatchView<'a>, BatchError> {
     let batch = BatchView::parse(bytes)?;
     let trailing = bytes.len() - batch.size_bytes();
     if trailing > 0 {
@@ -42,22 +64,24 @@ pub fn validate<'a>(bytes: &'a [u8], rules: &ValidationRules) -> Result<BatchVie
     if size_bytes > rules.max_message_bytes {
         return Err(BatchError::TooLarge { size_bytes, max_message_bytes: rules.max_message_bytes });
     }
-    batch.check_crc()?;
+    Ok(batch)
+}
 
-    let codec = check_attributes(&batch)?;
+/// What can be told of a batch without its records; returns the codec.
+fn check_header(batch: &BatchView<'_>, rules: &ValidationRules) -> Result<Codec, BatchError> {
+    let codec = check_attributes(batch)?;
     if batch.record_count() < 1 || batch.record_count() - 1 != batch.last_offset_delta() {
         return Err(batch.record_count_fault().into());
     }
-    check_producer(&batch)?;
-    check_timestamps(&batch, rules)?;
-    if codec == Codec::None || rules.strict {
-        check_records(&batch, rules)?;
-    } else if u64::from(batch.record_count().unsigned_abs()) > rules.max_decompressed_bytes / MIN_RECORD_BYTES
+    check_producer(batch)?;
+    check_timestamps(batch, rules)?;
+    if codec != Codec::None
+        && u64::from(batch.record_count().unsigned_abs()) > rules.max_decompressed_bytes / MIN_RECORD_BYTES
     {
         // Whatever the records are, what may be unpacked has no room for so many.
         return Err(batch.record_count_fault().into());
     }
-    Ok(batch)
+    Ok(codec)
 }
 
 /// The codec, if all attribute bits are such as a producer may set.

@@ -76,13 +76,17 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// Nearly all varints of real records have one byte: those are decoded inline.
+    /// Nearly all varints of real records have one byte or two, as the lengths from 64 on: those are decoded inline.
     #[inline]
     fn unsigned<const BITS: u32>(&mut self) -> Result<u64, RecordFault> {
         match self.rest {
             [byte, rest @ ..] if *byte < 0x80 => {
                 self.rest = rest;
                 Ok(u64::from(*byte))
+            }
+            [low, high, rest @ ..] if *high < 0x80 => {
+                self.rest = rest;
+                Ok(u64::from(*high) << 7 | u64::from(*low & 0x7f))
             }
             _ => self.unsigned_of_many_bytes::<BITS>(),
         }
@@ -121,12 +125,20 @@ fn unsigned_len(value: u64) -> usize {
     bits.div_ceil(7) as usize
 }
 
+#[inline]
 fn put_unsigned(out: &mut BytesMut, mut value: u64) {
-    while value >= 0x80 {
-        out.put_u8(value as u8 | 0x80);
+    let mut bytes = [0; MAX_VARLONG_BYTES];
+    let mut length = 1;
+    for byte in &mut bytes {
+        *byte = value as u8;
         value >>= 7;
+        if value == 0 {
+            break;
+        }
+        *byte |= 0x80;
+        length += 1;
     }
-    out.put_u8(value as u8);
+    out.put_slice(bytes.get(..length).unwrap_or_default());
 }
 
 /// How many bytes [`put_varint`] writes.

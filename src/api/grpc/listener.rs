@@ -78,6 +78,7 @@ async fn accept(
                     preface: Some((Box::pin(tokio::time::sleep(limits.preface_timeout)), PREFACE_BYTES)),
                     linger: None,
                     _permit: permit,
+                    _place: None,
                 };
             }
             Err(error) => {
@@ -99,9 +100,16 @@ pub(super) struct Connection {
     /// Once the write side is shut down: until when the client has time to close its own.
     linger: Option<Pin<Box<Sleep>>>,
     _permit: OwnedSemaphorePermit,
+    /// Where there are only so many like it.
+    _place: Option<OwnedSemaphorePermit>,
 }
 
 impl Connection {
+    /// The same connection, which keeps `place` for as long as it lasts.
+    pub(super) fn in_place(self, place: Option<OwnedSemaphorePermit>) -> Self {
+        Self { _place: place, ..self }
+    }
+
     /// Reads to the end of what the client sends, and discards it. Until [`LINGER`] is over, a cut comes, or reading
     /// fails, whichever is first: all of it means that nothing is left to wait for.
     fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {

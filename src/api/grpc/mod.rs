@@ -1,6 +1,6 @@
 //! The gRPC edge: package `sagwan.v1` with its three services, health and reflection, on one listener.
 //!
-//! A call comes in through a [`listener`] connection and, guarded against [`panics`] and held to its [`deadline`],
+//! A call comes in through a [`listener`] connection, which has its place in one of two [`lanes`], and, guarded against [`panics`] and held to its [`deadline`],
 //! reaches `log_service`, `admin_service` or `group_service`; one that cannot be read is refused as [`unreadable`].
 //! `convert` checks what it says and turns it into the broker's words; `error` turns what the broker refuses into a
 //! status. `produce` and `produce_stream` own the way of a produce, `fetch` and `fetch_stream` (with `decode`) that of a
@@ -24,7 +24,7 @@
 //! ```text
 //! grpc.request_memory_bytes    requests being received, or decoded and not yet in the broker's queue      96 MiB
 //! grpc.response_memory_bytes   fetched data, decoded records, their pieces in the transport               96 MiB
-//! each connection              what its window lets a client send before it is read                      256 KiB
+//! each connection              what its window lets a client send before it is read; of 64 of them 1 MiB   256 KiB
 //! each core                    broker.max_decompressed_bytes, while a batch is being unpacked            128 MiB
 //! ```
 //!
@@ -40,6 +40,7 @@ mod error;
 mod fetch;
 mod fetch_stream;
 mod group_service;
+mod lanes;
 mod listener;
 mod loan;
 mod log_service;
@@ -64,6 +65,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::server::NamedService;
 use tonic::service::Routes;
+use tonic::transport::Server as Transport;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 use tonic_reflection::server::Builder as Reflection;
@@ -89,8 +91,15 @@ use crate::proto::group_service_server::GroupServiceServer;
 /// in the broker's queue, so it must not be much either.
 const STREAM_WINDOW_BYTES: u32 = 192 << 10;
 /// The same for all calls of a connection together: one that is not read leaves some for the others. A thousand
-/// connections that are sent full of what cannot be taken hold 250 MiB.
+/// connections that are sent full of what cannot be taken hold 250 MiB, and 48 MiB more as some have wide ones.
 const CONNECTION_WINDOW_BYTES: u32 = 256 << 10;
+/// The connections with wide windows at a time.
+const WIDE_CONNECTIONS: usize = 64;
+/// With three batches of 64 KiB on their way, a producer of such batches waits for the server's answer to each; with
+/// fifteen it was measured to send a fifth more.
+const WIDE_STREAM_WINDOW_BYTES: u32 = 960 << 10;
+/// The same for all calls of a connection together.
+const WIDE_CONNECTION_WINDOW_BYTES: u32 = 1 << 20;
 /// The largest HTTP/2 frame a client may send.
 const MAX_FRAME_BYTES: u32 = 64 << 10;
 /// The largest header list of a call.
@@ -103,6 +112,7 @@ const MAX_ENCODED_BYTES: usize = u32::MAX as usize;
 const CUT_GRACE: Duration = Duration::from_secs(1);
 
 const _: () = assert!(STREAM_WINDOW_BYTES + MAX_FRAME_BYTES <= CONNECTION_WINDOW_BYTES);
+const _: () = assert!(WIDE_STREAM_WINDOW_BYTES + MAX_FRAME_BYTES <= WIDE_CONNECTION_WINDOW_BYTES);
 
 /// What every service works with.
 #[derive(Debug)]
@@ -184,11 +194,21 @@ impl GrpcServer {
             preface_timeout: Duration::from_millis(config.keepalive_timeout_ms),
             cut: cut.clone(),
         };
-        let serving = transport(config).serve_with_incoming_shutdown(
-            services,
-            connections(listener, limits),
-            shutdown.clone().cancelled_owned(),
-        );
+        let (wide, narrow, fill) =
+            lanes::lanes(connections(listener, limits), WIDE_CONNECTIONS, shutdown.clone());
+        let serve = |transport: Transport, lane: lanes::Lane| {
+            let ended = shutdown.clone().cancelled_owned();
+            transport.serve_with_incoming_shutdown(services.clone(), lane, ended)
+        };
+        let (wide, narrow) = (serve(transport(config), wide), serve(narrowed(transport(config)), narrow));
+        let serving = async move {
+            let fill = async {
+                fill.await;
+                Ok(())
+            };
+            tokio::try_join!(wide, narrow, fill)?;
+            Ok(())
+        };
         Ok(Self { health, shutdown, cut, task: tokio::spawn(serving) })
     }
 
@@ -242,16 +262,24 @@ impl Drop for GrpcServer {
     }
 }
 
-/// A transport with the limits of this edge and no services. Benches give it others, to measure what it costs by itself.
-pub fn transport(config: &GrpcConfig) -> tonic::transport::Server {
-    tonic::transport::Server::builder()
-        .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+/// A transport with the limits of this edge for the first connections, and no services. Benches give it others, to measure
+/// what it costs by itself.
+pub fn transport(config: &GrpcConfig) -> Transport {
+    Transport::builder()
+        .initial_stream_window_size(WIDE_STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(WIDE_CONNECTION_WINDOW_BYTES)
         .max_frame_size(MAX_FRAME_BYTES)
         .http2_max_header_list_size(MAX_HEADER_LIST_BYTES)
         .max_concurrent_streams(config.max_concurrent_streams)
         .http2_keepalive_interval(Some(Duration::from_millis(config.keepalive_interval_ms)))
         .http2_keepalive_timeout(Some(Duration::from_millis(config.keepalive_timeout_ms)))
+}
+
+/// The same for any number of connections.
+fn narrowed(transport: Transport) -> Transport {
+    transport
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
 }
 
 fn routes(context: &Arc<Context>, health: &HealthReporter) -> Result<Routes, GrpcError> {
