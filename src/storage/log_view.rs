@@ -297,6 +297,13 @@ impl LogView {
         }
     }
 
+    /// A segment has been read from its file; `next` is where the one after it begins.
+    fn note_lag(&self, next: Option<Offset>) {
+        if next.is_none() {
+            self.lagging.store(true, Ordering::Relaxed);
+        }
+    }
+
     /// Whether a reader has been beyond the tail cache, and near the end, since this was last asked: see
     /// [`super::page_cache`].
     pub(super) fn take_lagging(&self) -> bool {
@@ -328,6 +335,7 @@ impl LogView {
             SegmentReader { segment: &segment, epochs: &self.epochs, below }.read_on(offset, max_bytes);
         if read.is_some() {
             self.counters.segment_reads.add(1);
+            self.note_lag(next);
             if self.is_closed() {
                 return Err(ReadError::Closed);
             }
@@ -356,9 +364,7 @@ impl LogView {
         let durable = self.check_range(offset)?;
         let found = self.search(offset, durable, |reader| reader.read(offset, max_bytes))?;
         self.counters.segment_reads.add(1);
-        if self.segment_at(offset).is_some_and(|(_, next)| next.is_none()) {
-            self.lagging.store(true, Ordering::Relaxed);
-        }
+        self.note_lag(self.segment_at(offset).and_then(|(_, next)| next));
         if self.is_closed() {
             // The file that was opened may have been that of the next log of this name.
             return Err(ReadError::Closed);

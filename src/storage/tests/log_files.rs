@@ -129,4 +129,12 @@ fn appends_stay_in_the_page_cache_while_a_reader_lags_near_the_end() {
     assert_eq!(append(), [Write]);
     fixture.clock.advance(10_000);
     assert_eq!(append(), [WriteUncached, Write], "it has not read for a while");
+
+    let lags = || open.log.view.take_lagging();
+    let next = open.log.read(Offset::ZERO, 1).unwrap().next_offset;
+    // All of it has been checked then.
+    open.log.read(Offset::ZERO, u64::MAX).unwrap();
+    assert_eq!((lags(), lags()), (true, false));
+    assert!(open.log.read_now(next, 1).unwrap().is_some(), "it goes on in what is in memory");
+    assert!(lags());
 }
