@@ -2,16 +2,19 @@
 
 use std::io;
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::thread::JoinHandle;
 
-use super::threads::{Command, SyncQueue, SyncThread, Writer};
+use super::sync_queue::SyncQueue;
+use super::sync_thread::SyncThread;
 use super::upkeep::{Job, Upkeep};
+use super::writer::{Command, Writer};
 
 /// The workers of a store, before they start.
 pub(super) struct Crew {
     pub(super) writers: Vec<Writer>,
-    pub(super) syncer: SyncThread,
+    pub(super) syncer: Arc<SyncThread>,
 }
 
 impl Crew {

@@ -126,7 +126,7 @@ pub trait FsFile: Send + Sync + fmt::Debug {
     fn write_all_uncached_at(&self, bufs: &[&[u8]], position: u64) -> io::Result<()> {
         self.write_all_at(bufs, position)
     }
-    /// Sets blocks aside for its first `len` bytes, where the file system can do that; its length stays.
+    /// Sets blocks aside beyond its end, up to `len` bytes, where the file system can do that; its length stays.
     ///
     /// # Errors
     /// Whatever the file system says: writes go on without.
@@ -377,11 +377,13 @@ fn preallocate(file: &File, len: u64) -> io::Result<()> {
     /// So little of what is free is taken before it is needed, at most.
     const SHARE: u64 = 64;
     let stat = fstatvfs(file)?;
-    let missing = len.saturating_sub(file.metadata()?.blocks() * BLOCK_BYTES);
+    // What is before has blocks, and many extents may have to be gone through to see it.
+    let from = file.metadata()?.len();
+    let missing = len.saturating_sub(from);
     if stat.f_bavail.saturating_mul(stat.f_frsize) / SHARE < missing {
         return Err(io::ErrorKind::StorageFull.into());
     }
-    Ok(fallocate(file, FallocateFlags::KEEP_SIZE, 0, len)?)
+    if missing == 0 { Ok(()) } else { Ok(fallocate(file, FallocateFlags::KEEP_SIZE, from, missing)?) }
 }
 
 #[cfg(not(target_os = "linux"))]

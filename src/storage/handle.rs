@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::sync::mpsc::{SendError, Sender};
 
 use super::log_view::LogView;
-use super::threads::{Command, LogNumber, WRITER_DIED, refuse};
 use super::types::{
     Append, AppendDone, AppendError, Appended, Done, DurableListener, LogConfig, LogError, LogStatus,
     ReadBatches, ReadError, TimestampedOffset,
 };
 use super::upkeep::Job;
+use super::writer::{Command, LogNumber, WRITER_DIED, refuse};
 use crate::types::{LeaderEpoch, Offset};
 
 /// One open log; cheap to clone.

@@ -284,10 +284,13 @@ impl Log {
                 let _ = file.preallocate(until.min(u64::from(self.config.segment_bytes)).max(end));
             }
             let drops = self.caching.drops(self.gathered_bytes, self.view.take_lagging(), now_ms);
-            match bufs.is_empty() {
-                true => {}
-                false if drops => file.write_all_uncached_at(&bufs, self.position)?,
-                false => file.write_all_at(&bufs, self.position)?,
+            if bufs.is_empty() {
+                return Ok(file);
+            }
+            if drops {
+                file.write_all_uncached_at(&bufs, self.position)?;
+            } else {
+                file.write_all_at(&bufs, self.position)?;
             }
             Ok(file)
         });
@@ -494,6 +497,19 @@ impl Log {
     pub(super) fn close_file(&mut self) {
         self.give_back();
         self.file = None;
+    }
+
+    /// Whether anything is set aside beyond the end of its file.
+    pub(super) fn has_set_aside(&self) -> bool {
+        self.ahead.is_any()
+    }
+
+    /// Gives back what was set aside for a log that does not use it up. Returns whether anything still is.
+    pub(super) fn give_back_if_slow(&mut self) -> bool {
+        if self.ahead.is_slow(self.env.clock.monotonic_ms()) {
+            self.give_back();
+        }
+        self.has_set_aside()
     }
 
     /// What is set aside beyond the end of the file is others' to use. Called before the log is left, or its file.

@@ -5,7 +5,7 @@
 //!
 //! # The way of an append
 //!
-//! [`LogHandle::append`] hands a batch to the writer thread that owns the log ([`threads`]). It gives the batch its
+//! [`LogHandle::append`] hands a batch to the writer thread that owns the log ([`writer`]). It gives the batch its
 //! offset and gathers it with what else has arrived ([`log`]), writes the group with one call, and passes it on to the
 //! syncing thread, which makes all waiting groups durable together ([`syncer`]), publishes them to readers
 //! ([`log_view`], [`tail_cache`]) and acknowledges. With `durability = os` the sync is left out before, and done later.
@@ -87,15 +87,17 @@ mod segment_reader;
 mod small_file;
 mod stats;
 mod store;
+mod sync_queue;
+mod sync_thread;
 mod syncer;
 mod tail_cache;
 #[cfg(test)]
 pub(crate) mod tests;
-mod threads;
 mod torn;
 mod types;
 mod upkeep;
 pub mod verify;
+mod writer;
 mod written;
 
 pub use data_dir::{FORMAT_VERSION, OpenError};

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::threads::LogNumber;
+use super::writer::LogNumber;
 
 /// The logs with an open file, in the order of their last use.
 #[derive(Debug)]

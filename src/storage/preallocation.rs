@@ -1,7 +1,8 @@
 //! How far ahead of its end a log's file has blocks set aside, so that the sync of a group need not find any: a step at a
 //! time, and a step is about what the log writes in half a second. A log that writes little has none.
 //!
-//! What is set aside is given back when the segment is rolled, when its file is closed, and by recovery.
+//! What is set aside is given back when it is not used up, when the segment is rolled, when its file is closed, and by
+//! recovery.
 
 /// The first step, and what a log has to write at once to get one.
 const FIRST_STEP_BYTES: u64 = 64 << 10;
@@ -9,7 +10,7 @@ const FIRST_STEP_BYTES: u64 = 64 << 10;
 const LAST_STEP_BYTES: u64 = 16 << 20;
 /// A step that is used up faster than this is followed by one of twice its size.
 const FAST_MS: i64 = 500;
-/// One that is used up more slowly than this is followed by none.
+/// One that is used up more slowly than this is followed by none, and what is left of it is given back.
 const SLOW_MS: i64 = 2_000;
 
 /// The steps of one log.
@@ -27,6 +28,16 @@ impl Preallocation {
     /// For a file that ends at `position`, with nothing beyond.
     pub(super) fn new(position: u64, now_ms: i64) -> Self {
         Self { step_bytes: 0, until: position + FIRST_STEP_BYTES, since_ms: now_ms }
+    }
+
+    /// Whether anything is set aside, as far as is known here.
+    pub(super) fn is_any(&self) -> bool {
+        self.step_bytes > 0
+    }
+
+    /// Whether what is set aside is not being used up.
+    pub(super) fn is_slow(&self, now_ms: i64) -> bool {
+        self.is_any() && now_ms - self.since_ms > SLOW_MS
     }
 
     /// The file is about to be written up to `end`: up to where blocks are to be set aside before, if anywhere.
@@ -70,11 +81,14 @@ mod tests {
             end = ahead.step(end, 3502).unwrap_or(end) + 1;
         }
         assert_eq!(ahead.step_bytes, LAST_STEP_BYTES);
+        assert!(!ahead.is_slow(3502 + SLOW_MS));
+        assert!(ahead.is_slow(3503 + SLOW_MS));
     }
 
     #[test]
     fn a_log_that_writes_little_gets_none() {
         let mut ahead = Preallocation::new(0, 0);
         assert!((1..10_000).all(|i| ahead.step(i * 1024, i as i64 * 100).is_none()), "10 KiB a second");
+        assert!(!ahead.is_slow(i64::MAX), "there is nothing to give back");
     }
 }

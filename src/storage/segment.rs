@@ -338,7 +338,8 @@ impl Segment {
         }
     }
 
-    /// How far from `position` on everything is known to be as it was written, without looking at any of it.
+    /// How far from `position` on everything has been found to be as it was written, since the start, and need not be
+    /// looked at while it stays in memory.
     pub(super) fn verified_end(&self, position: u64) -> u64 {
         let Some(Sealed { seal, blocks }) = self.sealed.get() else {
             let checked = self.checked.lock();
@@ -351,11 +352,10 @@ impl Segment {
     }
 
     /// Whether every byte of a range is known to be as it was written: its blocks are those of a sealed segment, and
-    /// their checksums, computed at the first use of each, are right; or it has been checked batch by batch.
+    /// their checksums, computed at the first use of each, are right. Of one that is not sealed nothing is: what has been
+    /// checked may have come from the disk again since.
     pub(super) fn is_verified(self: &Arc<Self>, range: &Range<u64>) -> bool {
-        let Some(Sealed { seal, blocks }) = self.sealed.get() else {
-            return self.verified_end(range.start) >= range.end;
-        };
+        let Some(Sealed { seal, blocks }) = self.sealed.get() else { return false };
         (range.start / BLOCK_BYTES..range.end.div_ceil(BLOCK_BYTES)).all(|number| {
             let (at, position) = (number as usize, number * BLOCK_BYTES);
             let (Some(block), Some(crc)) = (blocks.get(at), seal.block_crcs.get(at)) else { return false };

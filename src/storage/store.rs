@@ -3,13 +3,13 @@
 mod going_on;
 mod opening;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
@@ -34,11 +34,13 @@ use super::room::Room;
 use super::segment::Segment;
 use super::small_file::{self, FileKind, ReadFileError};
 use super::stats::Counters;
+use super::sync_queue::SyncQueue;
+use super::sync_thread::SyncThread;
 use super::syncer::Syncer;
 use super::tail_cache::TailCache;
-use super::threads::{Command, SyncQueue, SyncThread, Writer};
 use super::types::{LogError, LogSpec, StorageStats};
 use super::upkeep::{Job, Upkeep};
+use super::writer::{Command, Writer};
 use super::{checkpointer, limits, lost_epochs};
 use crate::clock::Clock;
 use crate::config::StorageConfig;
@@ -189,29 +191,32 @@ impl Store {
 
     fn crew(&mut self, syncer: Arc<Mutex<Syncer>>) -> Crew {
         let mut writers = Vec::new();
-        let open_logs = self.config.open_logs / self.config.writer_threads;
-        for _ in 0..self.config.writer_threads {
-            let (sender, commands) = channel();
-            writers.push(Writer {
-                commands,
-                queue: Arc::clone(&self.queue),
-                jobs: self.jobs.clone(),
-                env: Arc::clone(&self.env),
-                max_group_bytes: self.config.max_group_bytes,
-                logs: HashMap::new(),
-                touched: Vec::new(),
-                open_logs: OpenLogs::new(open_logs),
-            });
-            self.writers.push(sender);
-        }
-        let syncer = SyncThread {
+        let syncer = Arc::new(SyncThread {
             queue: Arc::clone(&self.queue),
             syncer,
             slots: Arc::clone(&self.slots),
             env: Arc::clone(&self.env),
             counters: Arc::clone(&self.counters),
             flush_interval: Duration::from_millis(self.config.flush_interval_ms),
-        };
+        });
+        let open_logs = self.config.open_logs / self.config.writer_threads;
+        for _ in 0..self.config.writer_threads {
+            let (sender, commands) = channel();
+            writers.push(Writer {
+                commands,
+                queue: Arc::clone(&self.queue),
+                syncer: Arc::clone(&syncer),
+                jobs: self.jobs.clone(),
+                env: Arc::clone(&self.env),
+                max_group_bytes: self.config.max_group_bytes,
+                logs: HashMap::new(),
+                touched: Vec::new(),
+                ahead: HashSet::new(),
+                looked_ahead: Instant::now(),
+                open_logs: OpenLogs::new(open_logs),
+            });
+            self.writers.push(sender);
+        }
         Crew { writers, syncer }
     }
 

@@ -5,9 +5,9 @@ use std::sync::mpsc::channel;
 use super::super::handle::LogHandle;
 use super::super::recovery::{Prior, key};
 use super::super::recovery_progress::RecoveryProgress;
-use super::super::threads::Command;
 use super::super::types::{AcceptLossError, AcceptedLoss, Done, LogError, LogSpec};
 use super::super::upkeep::Job;
+use super::super::writer::Command;
 use super::Store;
 
 impl Store {

@@ -10,7 +10,6 @@ use super::verify::verified;
 use super::*;
 use crate::config::SyncMethod;
 
-/// What [`Open::fill`] makes of ten records with values of 100 bytes.
 /// A log of 100 records, with this damage.
 fn damaged(clean: bool, damage: impl FnOnce(&mut Vec<u8>)) -> Fixture {
     let fixture = Fixture::cold();

@@ -3,6 +3,7 @@
 use std::os::unix::fs::MetadataExt;
 
 use super::hook_fs::{HookFs, Step, hooked};
+use super::stepped::Stepped;
 use super::*;
 
 /// What is lost at the end of a file to whole blocks, at most.
@@ -46,6 +47,25 @@ fn a_log_that_writes_a_lot_has_blocks_beyond_its_end_until_it_is_closed() {
     open.store.close().unwrap();
     assert!(holds_no_more_than_its_length(&fixture, FIRST));
     assert_eq!(len_bytes(&fixture, FIRST), len);
+}
+
+#[test]
+fn a_log_that_writes_no_more_gives_back_what_was_set_aside() {
+    let fixture = Fixture::new();
+    let mut log = Stepped::new(&fixture);
+    for i in 0..8 {
+        log.send(batch(i, 10, 64 << 10));
+        log.write();
+    }
+    log.crew.writers[0].give_back_if_slow();
+    assert!(!holds_no_more_than_its_length(&fixture, FIRST), "it may go on");
+    fixture.clock.advance(10_000);
+    log.crew.writers[0].give_back_if_slow();
+    assert!(holds_no_more_than_its_length(&fixture, FIRST));
+    log.send(batch(8, 10, 64 << 10));
+    log.write();
+    log.sync();
+    assert_eq!(log.open.log.durable_offset(), Offset::clamped(90));
 }
 
 #[test]

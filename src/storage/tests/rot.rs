@@ -6,7 +6,6 @@ use super::*;
 
 use std::sync::atomic::AtomicU64;
 
-/// What [`Open::fill`] makes of ten records with values of 100 bytes.
 fn file_len(fixture: &Fixture, name: &str) -> u64 {
     std::fs::metadata(fixture.log_dir().join(name)).unwrap().len()
 }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::super::crew::Crew;
-use super::super::threads::Command;
+use super::super::writer::Command;
 use super::*;
 
 /// What will come of an append.

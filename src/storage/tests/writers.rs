@@ -115,3 +115,30 @@ fn the_durable_slots_are_synced_while_the_store_runs() {
         synced.recv_timeout(Duration::from_mins(1)).unwrap_or_else(|_| panic!("after append {i}"));
     }
 }
+
+#[test]
+fn a_writer_with_nothing_else_to_do_syncs_a_lone_append_and_no_more() {
+    let fixture = Fixture::new();
+    let mut log = Stepped::new(&fixture);
+    let hand_over = |log: &Stepped, is_free| log.crew.writers[0].queue.hand_over(is_free);
+
+    let first = log.send(batch(0, 1, 100));
+    log.write();
+    assert!(hand_over(&log, false).is_none(), "there is more to write");
+    let alone = hand_over(&log, true).expect("a lone append");
+
+    let second = log.send(batch(1, 1, 100));
+    log.write();
+    assert!(hand_over(&log, true).is_none(), "one sync at a time");
+    log.crew.syncer.sync_groups(vec![alone]);
+    assert!(first.try_recv().unwrap().is_ok());
+    second.try_recv().expect_err("its own sync is still to come");
+    log.sync();
+    assert!(second.try_recv().unwrap().is_ok());
+
+    let several = [log.send(batch(2, 1, 100)), log.send(batch(3, 1, 100))];
+    log.write();
+    assert!(hand_over(&log, true).is_none(), "while several are synced, the next can gather");
+    log.sync();
+    assert!(several.iter().all(|outcome| outcome.try_recv().unwrap().is_ok()));
+}
