@@ -9,7 +9,7 @@
 use crate::config::PageCache;
 
 /// Smaller writes stay: dropping them measures dearer than keeping them.
-const LEAST_BYTES: u64 = 64 << 10;
+const LEAST_BYTES: u64 = 32 << 10;
 /// So long after the last read a reader is taken to be there.
 const LAG_MS: i64 = 10_000;
 
