@@ -76,6 +76,11 @@ impl FileMap {
         let raw = MmapOptions::new().len(len).map_raw_read_only(file)?;
         Ok(Self { entered: Entered::new(raw.as_ptr().addr(), len)?, raw })
     }
+
+    /// A range that lies within the map.
+    fn lend(self: Arc<Self>, start: usize, len: usize) -> Bytes {
+        Bytes::from_owner(MappedRange { map: self, start, len })
+    }
 }
 
 impl Map for FileMap {
@@ -92,15 +97,17 @@ impl Map for FileMap {
             return Ok(Bytes::new());
         }
         populate(&self.raw, start, len)?;
-        Ok(Bytes::from_owner(MappedRange { map: self, start, len }))
+        Ok(self.lend(start, len))
     }
 
     fn slice_in_memory(self: Arc<Self>, range: Range<u64>) -> Option<Bytes> {
-        let is_there = range.start < range.end
-            && range.end <= self.len()
-            && is_in_memory(&self.raw, range.start as usize, (range.end - range.start) as usize);
-        // Then nothing is left to be read for it, and the pages are only entered in the map.
-        if is_there { self.slice(range).ok() } else { None }
+        if range.start >= range.end || range.end > self.len() {
+            return None;
+        }
+        let (start, len) = (range.start as usize, (range.end - range.start) as usize);
+        // Then nothing is left to be read for it. The pages are mostly entered in the map, too, and else the first touch
+        // enters many at a time: having them entered here would look at each of them again.
+        is_in_memory(&self.raw, start, len).then(|| self.lend(start, len))
     }
 
     fn has_failed(&self) -> bool {
@@ -148,8 +155,8 @@ struct MappedRange {
 
 impl AsRef<[u8]> for MappedRange {
     fn as_ref(&self) -> &[u8] {
-        // SAFETY: `start + len` lies within the map (checked by `slice`, the only maker), which lives as long as
-        // `self`. The bytes do not change while they are lent out: `slice` is called only for what is below the
+        // SAFETY: `start + len` lies within the map (checked by `slice` and `slice_in_memory`, who alone lend), which lives
+        // as long as `self`. The bytes do not change while they are lent out: both are called only for what is below the
         // visible end of a segment, for a rolled segment, or for the entries of an index file that have left the
         // memory, and none of them is written or cut again; index files are replaced and unlinked. What others do to
         // the file can turn them into zeros, by the handler below; then nobody relies on what was made of them, and
@@ -316,6 +323,19 @@ mod tests {
         assert!(!lease.is_intact());
         assert_eq!(others, vec![7; 20_000]);
         assert!(whole.is_intact(), "another map is another matter");
+    }
+
+    #[test]
+    fn a_page_that_vanishes_before_its_first_touch_is_zeros_and_fails_the_map() {
+        let file = tempfile::tempfile().unwrap();
+        file.write_all_at(&vec![7; 20_000], 0).unwrap();
+        let map: Arc<dyn Map> = Arc::new(FileMap::new(&file, 1 << 20).unwrap());
+        // Written a moment ago, and not in the map yet.
+        let bytes = Arc::clone(&map).slice_in_memory(0..20_000).unwrap();
+        file.set_len(0).unwrap();
+        assert!(!map.has_failed());
+        assert_eq!(bytes, vec![0; 20_000]);
+        assert!(map.has_failed());
     }
 
     #[test]
