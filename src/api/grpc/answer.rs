@@ -33,9 +33,11 @@ use super::message::{Message, PIECE_BYTES};
 /// either side of it.
 pub(super) const TRANSPORT_BYTES: u64 = (400 << 10) + 2 * PIECE_BYTES as u64;
 
-/// What goes out at a time at first, a frame of HTTP/2's default size, and what share of what has been sent later on: a client
-/// that stops before it has taken much leaves little in the transport.
+/// What goes out at a time at first, a frame of HTTP/2's default size, and what share of what has been sent later on: a
+/// client that stops before it has taken much leaves little in the transport.
 const FIRST_PIECE_BYTES: usize = 16 << 10;
+/// Sent pieces whose memory is kept for the next; as many as there is room for beside the transport's buffer.
+const MOST_SPARE: usize = 2;
 const PIECE_SHARE: usize = 8;
 
 /// The filling end. Dropped without [`Answer::end`], as by a panic, it ends the answer with an internal error.
@@ -179,7 +181,7 @@ impl Shared {
         state.sent_bytes = state.sent_bytes.saturating_add(piece.len());
         state.moved_at = Instant::now();
         // A short one, as at the beginning, and at the end of a message, would be made anew.
-        if state.has_more() && piece.capacity() == PIECE_BYTES {
+        if state.has_more() && piece.capacity() == PIECE_BYTES && state.spare.len() < MOST_SPARE {
             state.spare.push(piece);
         }
         if state.current.is_none() {
@@ -287,7 +289,10 @@ impl AnswerBody {
                 continue;
             };
             let most_bytes = (state.sent_bytes / PIECE_SHARE).clamp(FIRST_PIECE_BYTES, PIECE_BYTES);
-            let piece = current.next_piece(most_bytes, state.spare.pop().unwrap_or_default());
+            // A short piece in the memory of a long one would hold more than is counted for it.
+            let is_full = most_bytes == PIECE_BYTES && current.left_bytes() >= PIECE_BYTES as u64;
+            let spare = if is_full { state.spare.pop() } else { None };
+            let piece = current.next_piece(most_bytes, spare.unwrap_or_default());
             if let Some(failure) = current.failure() {
                 state.phase = Phase::LetGo(Some(failure));
                 state.clear();
@@ -440,6 +445,8 @@ mod tests {
         drop((second, third));
         assert!(!body.0.state.lock().spare.is_empty(), "more is to come");
         let rest = (piece(&mut body).await, piece(&mut body).await);
+        assert!(rest.1.len() < PIECE_BYTES);
+        assert_ne!(rest.1.as_ptr(), sent, "a short one has memory of its own");
         drop(rest);
         assert!(body.0.state.lock().spare.is_empty());
         assert!(memory.take(LIMIT).await.is_ok());

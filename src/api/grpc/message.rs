@@ -86,6 +86,11 @@ impl Message {
         self.loans.iter().find_map(Loan::failure)
     }
 
+    /// What is still to go out.
+    pub(super) fn left_bytes(&self) -> u64 {
+        self.encoded_bytes
+    }
+
     /// The next bytes, so many at most; less only at the end. They come to lie in `piece`, whatever was in it.
     pub(super) fn next_piece(&mut self, most_bytes: usize, mut piece: Vec<u8>) -> Vec<u8> {
         let size = most_bytes.min(usize::try_from(self.encoded_bytes).unwrap_or(most_bytes));
