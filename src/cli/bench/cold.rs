@@ -1,4 +1,4 @@
-//! Files that are in no cache: given up to the kernel before they are read, and read by a loop that does nothing else.
+//! Files that are in no cache when they are read. They are given up to the kernel; a loop that does nothing else reads them.
 //!
 //! The kernel gives up only what is written out and mapped by nobody, so a broker that has read them must have ended before.
 //! What a hypervisor or the disk keeps in its own memory cannot be told.

@@ -1,4 +1,4 @@
-//! Who takes turns in the rounds of a run: the broker, and under `--ceiling` what limits it.
+//! Who takes turns in the rounds of a run. Without `--ceiling` the broker is alone, with it comes what limits it.
 
 use super::args::{Durability, Workload};
 use super::disk::Manner;
