@@ -206,7 +206,7 @@ impl Contender for CleanStart<'_> {
     }
 }
 
-/// Opens and stats files.
+/// Does with each file what a clean start does: it asks how long logs and time indexes are, and opens all else.
 struct StatLoop {
     files: Vec<PathBuf>,
 }
@@ -224,7 +224,14 @@ impl Contender for StatLoop {
 
     fn work(&mut self) {
         for path in &self.files {
-            black_box(File::open(path).and_then(|file| file.metadata()).expect("a file"));
+            let is_never_opened =
+                path.extension().is_some_and(|found| found == "log" || found == "timeindex");
+            let found = if is_never_opened {
+                fs::metadata(path)
+            } else {
+                File::open(path).and_then(|file| file.metadata())
+            };
+            black_box(found.expect("a file"));
         }
     }
 }
