@@ -2,7 +2,7 @@
 //! that opens the same files, or reads the same bytes.
 //!
 //! Clean start. 1,000 and 10,000 partitions with a batch in each, closed in an orderly way. One round is one start, until
-//! the store takes appends, against a loop on one thread that opens and stats each file in their directories. Everything
+//! the store takes appends, against a loop on one thread that opens and stats the same files in their directories. Everything
 //! is in memory. Not timed: ending the store.
 //!
 //! Unclean start. A data directory of 2,000 partitions with 10 GiB in all, as a crash leaves it before the first

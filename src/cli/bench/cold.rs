@@ -10,11 +10,11 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use rustix::fs::{Advice, fadvise};
-use rustix::io::{ReadWriteFlags, preadv2};
+use rustix::io::{Errno, ReadWriteFlags, preadv2};
 
 /// What the loop reads at a time.
 const READ_BYTES: usize = 1 << 20;
-/// A place in each so many bytes is looked at, to tell whether it is in memory.
+/// A place in each so many bytes of a file, and at least one, is looked at, to tell whether it is in memory.
 const LOOK_EVERY_BYTES: u64 = 64 << 20;
 /// More of those places than this share may not be in memory.
 const MAX_WARM: f64 = 0.02;
@@ -44,20 +44,24 @@ pub(super) fn files_below(dir: &Path) -> io::Result<Vec<PathBuf>> {
 /// Takes files out of the page cache.
 ///
 /// # Errors
-/// The file system's, and that they are still there.
+/// The file system's, that they are still there, and that this cannot be told.
 pub(super) fn drop_caches(files: &[PathBuf]) -> io::Result<()> {
     let (mut looks, mut warm) = (0u32, 0u32);
     for path in files {
         let file = File::open(path)?;
         file.sync_all()?;
         fadvise(&file, 0, None, Advice::DontNeed)?;
-        let bytes = file.metadata()?.len();
-        for look in 0..bytes / LOOK_EVERY_BYTES {
+        for at in places(file.metadata()?.len()) {
             looks += 1;
-            warm += u32::from(in_memory(&file, look * LOOK_EVERY_BYTES + LOOK_EVERY_BYTES / 2));
+            warm += u32::from(in_memory(&file, at)?);
         }
         // Looking has made the kernel read ahead.
         fadvise(&file, 0, None, Advice::DontNeed)?;
+    }
+    if looks == 0 {
+        return Err(io::Error::other(
+            "there is nothing to look at: whether what is read is cold cannot be told",
+        ));
     }
     if f64::from(warm) > MAX_WARM * f64::from(looks) {
         return Err(io::Error::other(format!(
@@ -68,10 +72,23 @@ pub(super) fn drop_caches(files: &[PathBuf]) -> io::Result<()> {
     Ok(())
 }
 
+/// Where a file of so many bytes is looked at.
+fn places(bytes: u64) -> impl Iterator<Item = u64> {
+    let step = LOOK_EVERY_BYTES.min(bytes);
+    (0..bytes).step_by(LOOK_EVERY_BYTES as usize).map(move |from| (from + step / 2).min(bytes - 1))
+}
+
 /// Whether a read there need not wait for the disk.
-fn in_memory(file: &File, at: u64) -> bool {
+///
+/// # Errors
+/// The file system's, which may not know such reads.
+fn in_memory(file: &File, at: u64) -> io::Result<bool> {
     let mut byte = [0];
-    matches!(preadv2(file, &mut [IoSliceMut::new(&mut byte)], at, ReadWriteFlags::NOWAIT), Ok(1))
+    match preadv2(file, &mut [IoSliceMut::new(&mut byte)], at, ReadWriteFlags::NOWAIT) {
+        Ok(read) => Ok(read == 1),
+        Err(Errno::AGAIN) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Reads files one after the other, from their beginning to their end. Returns how many bytes they have, and how many
@@ -114,5 +131,20 @@ mod tests {
         let (bytes, seconds) = read(&files).expect("read");
         assert_eq!(bytes, 3_000_005);
         assert!(seconds > 0.0);
+        assert!(
+            in_memory(&File::open(dir.path().join("b")).expect("a file"), 2).expect("a look"),
+            "just read"
+        );
+    }
+
+    #[test]
+    fn each_file_is_looked_at_and_nothing_to_look_at_is_an_error() {
+        let looked_at = |bytes| places(bytes).collect::<Vec<_>>();
+        assert_eq!(looked_at(0), [0; 0]);
+        assert_eq!(looked_at(1), [0]);
+        assert_eq!(looked_at(3_000_000), [1_500_000]);
+        assert_eq!(looked_at(96 << 20), [32 << 20, (96 << 20) - 1]);
+        let empty = tempfile::NamedTempFile::new().expect("a file");
+        assert!(drop_caches(&[empty.path().to_owned()]).is_err());
     }
 }

@@ -87,7 +87,7 @@ pub(super) async fn print(args: IdleArgs) -> Result<(), Failure> {
 /// The first failure.
 pub(super) async fn run(args: &IdleArgs, interrupt: &Interrupt) -> Result<Idle, Failure> {
     // Dropped, it takes its broker and its directory with it.
-    interrupt.or(whole(args, interrupt)).await
+    interrupt.or(Box::pin(whole(args, interrupt))).await
 }
 
 async fn whole(args: &IdleArgs, interrupt: &Interrupt) -> Result<Idle, Failure> {
