@@ -1,4 +1,4 @@
-//! A data directory for benches that start a store over and over, and drop what they read from the page cache.
+//! A data directory for benches that start a store over and over, with its files in the page cache or without.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};

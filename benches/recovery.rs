@@ -2,7 +2,7 @@
 //! that opens the same files, or reads the same bytes.
 //!
 //! Clean start. 1,000 and 10,000 partitions with a batch in each, closed in an orderly way. One round is one start, until
-//! the store takes appends, against a loop on one thread that opens and stats each file in their directories. Everything
+//! the store takes appends, against a loop on one thread that opens and stats the same files in their directories. Everything
 //! is in memory. Not timed: ending the store.
 //!
 //! Unclean start. A data directory of 2,000 partitions with 10 GiB in all, as a crash leaves it before the first
@@ -206,7 +206,7 @@ impl Contender for CleanStart<'_> {
     }
 }
 
-/// Opens and stats files.
+/// Does with each file what a clean start does: it asks how long logs and time indexes are, and opens all else.
 struct StatLoop {
     files: Vec<PathBuf>,
 }
@@ -224,7 +224,14 @@ impl Contender for StatLoop {
 
     fn work(&mut self) {
         for path in &self.files {
-            black_box(File::open(path).and_then(|file| file.metadata()).expect("a file"));
+            let is_never_opened =
+                path.extension().is_some_and(|found| found == "log" || found == "timeindex");
+            let found = if is_never_opened {
+                fs::metadata(path)
+            } else {
+                File::open(path).and_then(|file| file.metadata())
+            };
+            black_box(found.expect("a file"));
         }
     }
 }

@@ -128,7 +128,7 @@ class Measurement:
         with Watch(server.pid) as watch:
             outcome: Outcome = work(server, mode, load, records, topic)
         assert watch.cost is not None, "set where nothing was raised"
-        cpu_s = outcome.cpu_s if system.measures_cpu else watch.cost.cpu_s
+        cpu_s = outcome.cpu_s if what in system.measures_cpu_of else watch.cost.cpu_s
         return {
             "load": what,
             "durability": load.durability,

@@ -8,6 +8,7 @@ written or read takes the place of an older one, as on a machine that has been r
 import os
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 from system import Failed
@@ -47,11 +48,16 @@ class Limited:
         self.group = parent / NAME
         self.title = f"{size / 2**30:g} GiB"
         self.note = f"server in a memory cgroup (v{self.version}, {limit} = {size}), filled with page cache before each start"
+        # Set while the root hands out the controller for this group alone.
+        self.control: Path | None = None
         try:
-            if self.version == 2 and "memory" not in (parent / "cgroup.subtree_control").read_text().split():
-                (parent / "cgroup.subtree_control").write_text("+memory")
+            control = parent / "cgroup.subtree_control"
+            if self.version == 2 and "memory" not in control.read_text().split():
+                control.write_text("+memory")
+                self.control = control
             self.group.mkdir()
         except OSError as error:
+            self._take_back_control()
             raise Failed(f"cannot make a memory cgroup, which takes root: {error}") from None
         try:
             (self.group / limit).write_text(str(size))
@@ -87,4 +93,14 @@ class Limited:
         try:
             self.group.rmdir()
         except OSError as error:
-            print(f"cannot remove {self.group}: {error}")
+            print(f"cannot remove {self.group}: {error}", file=sys.stderr)
+        self._take_back_control()
+
+    def _take_back_control(self) -> None:
+        if self.control is None:
+            return
+        try:
+            self.control.write_text("-memory")
+            self.control = None
+        except OSError as error:
+            print(f"+memory stays in {self.control}: {error}", file=sys.stderr)

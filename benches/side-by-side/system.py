@@ -54,7 +54,8 @@ class System(ABC):
     # Records before anything is measured, after each start: for connections, topics of the server's own, caches. Few where
     # each message may have its own sync.
     warm_up = {"fsync": 1_000, "os": 50_000}
-    measures_cpu = False  # whether its tool tells the server's CPU time, as `Outcome.cpu_s`
+    # Loads for which the server's CPU time is what its tool tells, as `Outcome.cpu_s`, and not that of the tool's whole run.
+    measures_cpu_of: tuple[str, ...] = ()
 
     def __init__(self) -> None:
         self.commands: dict[str, str] = {}

@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
 """What the tools print is read right. Starts and fetches nothing: `python3 benches/side-by-side/test_parsers.py`."""
 
+import subprocess
 import sys
 import unittest
+from pathlib import Path
 
 sys.dont_write_bytecode = True
 
@@ -11,8 +13,8 @@ import nats
 import sagwan
 import server
 import table
-from measure import Figure
-from system import Failed
+from measure import Figure, Measurement, Plan
+from system import Failed, Load, Outcome
 
 
 class Parsers(unittest.TestCase):
@@ -64,6 +66,27 @@ class Parsers(unittest.TestCase):
         self.assertEqual(server.status_bytes("Name:\tx\nVmHWM:\t  2048 kB\n", "VmHWM"), 2 << 20)
         with self.assertRaises(ValueError):
             server.status_bytes("Name:\tx\n", "VmHWM")
+
+
+class Costs(unittest.TestCase):
+    def test_cpu_time_is_of_the_whole_run_but_where_the_tool_writes_what_it_reads(self) -> None:
+        class Idle(sagwan.Sagwan):
+            def produce(self, *_: object) -> Outcome:
+                return Outcome(1.0, 10**7, 77.0)
+
+            consume = produce
+
+        plan = Plan([100], ["os"], 1, 1.0, 1, 1, 1, 1, 1)
+        load = Load("os", 100, 1, 1, 1, 1)
+        measurement = Measurement(plan, [], Path())
+        own = Idle(Path())
+        with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as server:
+            costs = {
+                what: measurement._measure(server, own, "client", load, what, 1, "t")["server_cpu_s_per_gb"]
+                for what in ("produce", "consume")
+            }
+        self.assertLess(costs["produce"], 1.0, "nothing was asked of the server")
+        self.assertEqual(costs["consume"], 77.0)
 
 
 class Table(unittest.TestCase):

@@ -166,6 +166,18 @@ impl Durability {
     }
 }
 
+/// For a broker that is started for the run.
+#[derive(Debug, Clone, Args)]
+pub(super) struct OwnArgs {
+    /// Where the broker keeps its data: a new directory is made there, and removed at the end [default: the first of the
+    /// temporary directory, /var/tmp and the current directory that is on a disk]
+    #[arg(long, value_name = "DIR", help_heading = "Broker")]
+    pub(super) dir: Option<PathBuf>,
+    /// Its configuration file
+    #[arg(long, value_name = "FILE", help_heading = "Broker")]
+    pub(super) config: Option<PathBuf>,
+}
+
 /// Memory and the time of a clean start with partitions that nobody uses
 #[derive(Debug, Clone, Args)]
 pub(crate) struct IdleArgs {
@@ -175,12 +187,8 @@ pub(crate) struct IdleArgs {
     /// Start the broker so often
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     pub(super) rounds: u32,
-    /// Where the broker keeps its data: a new directory is made there, and removed at the end
-    #[arg(long, value_name = "DIR")]
-    pub(super) dir: Option<PathBuf>,
-    /// Its configuration file
-    #[arg(long, value_name = "FILE")]
-    pub(super) config: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) own: OwnArgs,
     #[command(flatten)]
     pub(super) output: OutputArgs,
 }
@@ -197,12 +205,8 @@ pub(crate) struct SuiteArgs {
     /// Rounds of each load [default: 5; 3 with --quick]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000))]
     pub(super) rounds: Option<u32>,
-    /// Where brokers keep their data: new directories are made there, and removed [default: as of sagwan bench]
-    #[arg(long, value_name = "DIR")]
-    pub(super) dir: Option<PathBuf>,
-    /// Their configuration file
-    #[arg(long, value_name = "FILE")]
-    pub(super) config: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) own: OwnArgs,
     #[command(flatten)]
     pub(super) output: OutputArgs,
 }
@@ -309,13 +313,8 @@ pub(crate) struct BenchArgs {
     #[arg(long, help_heading = "Measuring")]
     pub(super) ceiling: bool,
 
-    /// Where the broker keeps its data: a new directory is made there, and removed at the end [default: the first of the
-    /// temporary directory, /var/tmp and the current directory that is on a disk]
-    #[arg(long, value_name = "DIR", help_heading = "Broker")]
-    pub(super) dir: Option<PathBuf>,
-    /// Its configuration file
-    #[arg(long, value_name = "FILE", help_heading = "Broker")]
-    pub(super) config: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) own: OwnArgs,
     /// With --server: the process of a broker on this machine, for its CPU time and memory
     #[arg(long, value_name = "PID", conflicts_with_all = ["dir", "config", "ceiling"], help_heading = "Broker")]
     pub(super) server_pid: Option<u32>,

@@ -36,8 +36,9 @@ use crate::record::HeaderClaim;
 
 /// What it keeps, to be read.
 const MEMORY_BYTES: usize = 16 << 20;
-/// Small windows keep what is received in the processor's caches: with 1 MiB and more, a GB of 64 KiB batches was measured
-/// to cost 0.37 to 0.58 CPU seconds here, with these 0.25. They are the broker's, too.
+/// The pair that makes the harder ceiling. `produce --durability os`, four runs each on one machine: 192 KiB a stream and 256
+/// KiB a connection with frames of 64 KiB carried 1,006 MB/s, 1 MiB with the same frames 870, tonic's own defaults 698.
+/// Small windows keep what is received in the processor's caches. The broker's are larger for the first connections.
 const STREAM_WINDOW_BYTES: u32 = 192 << 10;
 const CONNECTION_WINDOW_BYTES: u32 = 256 << 10;
 const MAX_FRAME_BYTES: u32 = 64 << 10;

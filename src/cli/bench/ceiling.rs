@@ -18,7 +18,8 @@ pub(super) struct Ceiling {
 /// One limit.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Limit {
-    pub(super) name: String,
+    #[serde(rename = "name")]
+    pub(super) contender: Contender,
     pub(super) flow: Option<Flow>,
     pub(super) latency: Option<Percentiles>,
     pub(super) server: Option<Cost>,
@@ -60,6 +61,9 @@ pub(super) struct LatencyRatios {
     pub(super) p99_9: Option<Share>,
 }
 
+/// A percentile is told where so many samples lie beyond it: 10,000 tell p99.9.
+const BEYOND: f64 = 10.0;
+
 /// An acknowledgement by the least that it can cost here.
 pub(super) const BY_CALL_AND_WRITE: &str = "acknowledgement, by a bare call and a synced write together";
 /// A warm read beside the cold one, by one that is alone.
@@ -80,7 +84,7 @@ impl Ceiling {
             let summary = Figures::summary(figures)?;
             let share = share(broker, figures).filter(|_| plan.rate_records_per_s.is_none());
             Some(Limit {
-                name: contender.name(),
+                contender: *contender,
                 flow: summary.main_flow(),
                 latency: summary.acknowledgement,
                 server: summary.server,
@@ -124,7 +128,7 @@ fn ratios<const N: usize>(
     least: &[[&Histogram<u64>; N]],
 ) -> LatencyRatios {
     let at = |quantile: f64| {
-        let needed = (1.0 / (1.0 - quantile)).round() as u64;
+        let needed = (BEYOND / (1.0 - quantile)).round() as u64;
         let tells = |latencies: &Histogram<u64>| {
             (latencies.len() >= needed).then(|| latencies.value_at_quantile(quantile) as f64)
         };
@@ -157,8 +161,8 @@ mod tests {
 
     #[test]
     fn a_latency_is_held_against_the_sum_of_the_others_round_by_round() {
-        let (three, five) = (latencies(3, 500), latencies(5, 500));
-        let (one, two) = (latencies(1, 500), latencies(2, 500));
+        let (three, five) = (latencies(3, 9_999), latencies(5, 9_999));
+        let (one, two) = (latencies(1, 9_999), latencies(2, 9_999));
         let ratios = ratios(
             BY_CALL_AND_WRITE,
             &[&three, &five, &three],
@@ -168,6 +172,19 @@ mod tests {
         for (ratio, expected) in [(p50.least, 1.0), (p50.median, 1.0), (p50.most, 1.5)] {
             assert!((ratio - expected).abs() < 0.01, "{p50:?}");
         }
-        assert!(ratios.p99.is_some() && ratios.p99_9.is_none(), "500 tell no p99.9");
+        assert!(ratios.p99.is_some() && ratios.p99_9.is_none(), "9,999 tell no p99.9");
+    }
+
+    #[test]
+    fn a_percentile_needs_ten_samples_beyond_it() {
+        let told = |count| {
+            let own = latencies(1, count);
+            let ratios = ratios(BY_WARM_ALONE, &[&own], &[[&own]]);
+            [ratios.p50, ratios.p99, ratios.p99_9].map(|share| share.is_some())
+        };
+        assert_eq!(told(19), [false; 3]);
+        assert_eq!(told(999), [true, false, false]);
+        assert_eq!(told(9_999), [true, true, false]);
+        assert_eq!(told(10_000), [true; 3]);
     }
 }

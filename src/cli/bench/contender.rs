@@ -1,4 +1,6 @@
-//! Who takes turns in the rounds of a run: the broker, and under `--ceiling` what limits it.
+//! Who takes turns in the rounds of a run. Without `--ceiling` the broker is alone, with it comes what limits it.
+
+use serde::{Serialize, Serializer};
 
 use super::args::{Durability, Workload};
 use super::disk::Manner;
@@ -57,6 +59,13 @@ impl Contender {
             Self::Reads => "plain read of the same files".to_owned(),
             Self::WarmAlone => "warm readers alone".to_owned(),
         }
+    }
+}
+
+/// Its name.
+impl Serialize for Contender {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.name())
     }
 }
 

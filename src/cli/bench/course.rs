@@ -17,6 +17,8 @@ pub(super) struct Course {
     steady_to_ns: AtomicU64,
     /// Records that may still be begun in the steady part; `None` where time alone decides.
     left: Option<AtomicU64>,
+    /// When the last of them was begun; `u64::MAX` until then.
+    spent_ns: AtomicU64,
 }
 
 impl Course {
@@ -27,7 +29,8 @@ impl Course {
             Stop::After(duration) => (steady_from_ns.saturating_add(nanos(duration)), None),
             Stop::Records(records) => (u64::MAX, Some(AtomicU64::new(records))),
         };
-        Self { began: Instant::now(), steady_from_ns, steady_to_ns: AtomicU64::new(steady_to_ns), left }
+        let [steady_to_ns, spent_ns] = [steady_to_ns, u64::MAX].map(AtomicU64::new);
+        Self { began: Instant::now(), steady_from_ns, steady_to_ns, left, spent_ns }
     }
 
     pub(super) fn now_ns(&self) -> u64 {
@@ -56,10 +59,19 @@ impl Course {
         match &self.left {
             Some(left) if at_ns >= self.steady_from_ns => {
                 let take = |left: u64| (left > 0).then(|| left.saturating_sub(records.into()));
-                left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok()
+                let before = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take);
+                if before.is_ok_and(|before| before <= records.into()) {
+                    self.spent_ns.fetch_min(at_ns, Ordering::Relaxed);
+                }
+                before.is_ok()
             }
             _ => true,
         }
+    }
+
+    /// From when on nothing is begun any more, whether by time or by a total; `u64::MAX` until that is known.
+    pub(super) fn closed_ns(&self) -> u64 {
+        self.steady_to_ns.load(Ordering::Relaxed).min(self.spent_ns.load(Ordering::Relaxed))
     }
 
     /// Ends the steady part early.
@@ -103,7 +115,10 @@ mod tests {
     fn a_total_counts_from_the_warm_up_on() {
         let course = Course::begin(Duration::from_millis(10), Stop::Records(5));
         assert!(course.admits(0, 100), "warming up costs nothing");
-        assert!(course.admits(11 * MS, 3) && course.admits(11 * MS, 3), "the last may go beyond");
-        assert!(!course.admits(11 * MS, 1));
+        assert!(course.admits(11 * MS, 3) && course.admits(11 * MS, 0));
+        assert_eq!(course.closed_ns(), u64::MAX);
+        assert!(course.admits(12 * MS, 3), "the last may go beyond");
+        assert!(!course.admits(13 * MS, 1));
+        assert_eq!(course.closed_ns(), 12 * MS);
     }
 }

@@ -87,6 +87,13 @@ impl Gauges {
         }
     }
 
+    /// A warm reader's fetch that was due at `intended_ns` is not sent any more, at `at_ns`. It took at least so long.
+    pub(super) fn warm_gave_up(&self, reader: usize, intended_ns: u64, at_ns: u64) {
+        if self.course.is_steady(intended_ns) {
+            self.warm_read.record(reader, at_ns.saturating_sub(intended_ns));
+        }
+    }
+
     /// A warm reader's fetch was answered at `at_ns`.
     pub(super) fn warm_read(&self, reader: usize, intended_ns: u64, at_ns: u64, records: u64, bytes: u64) {
         self.warm.add(&self.course, at_ns, records, bytes);

@@ -1,10 +1,14 @@
 //! A wish for an early end: SIGTERM, or Ctrl-C. Whoever hears it gives up what it does; what is dropped on the way removes
-//! what it made, so that a run that is broken off leaves no process and no directory behind.
+//! what it made, so that a run that is broken off leaves no process and no directory behind. Who cannot wait for that says so
+//! again, and the process ends as it is.
 
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::failure::Failure;
 use crate::cli::signals::Signals;
+
+/// The exit code of an end at once.
+const AT_ONCE: i32 = 130;
 
 /// Known to all of a run.
 #[derive(Debug, Clone)]
@@ -22,6 +26,8 @@ impl Interrupt {
         tokio::spawn(async move {
             signals.next().await;
             told.cancel();
+            signals.next().await;
+            std::process::exit(AT_ONCE);
         });
         Ok(Self(wanted))
     }
@@ -45,5 +51,17 @@ impl Interrupt {
             done = work => done,
             failure = self.wanted() => Err(failure),
         }
+    }
+
+    /// Puts in order what a run leaves. An end that was wanted before includes that; one that is wanted now drops it.
+    ///
+    /// # Errors
+    /// That it was interrupted.
+    pub(super) async fn tidy(&self, work: impl Future<Output = ()>) -> Result<(), Failure> {
+        let work = async {
+            work.await;
+            Ok(())
+        };
+        if self.is_wanted() { work.await } else { self.or(work).await }
     }
 }

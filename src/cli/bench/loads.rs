@@ -1,8 +1,11 @@
-//! The loads of the suite, and what is asked of each. Client and server share the machine.
+//! The loads of the suite, each with what is asked of it. Client and server share the machine.
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
+
+use super::contender::{Contender, SYNC_EACH};
+use super::disk::Manner;
 
 /// What a median has to be.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -41,23 +44,20 @@ pub(super) struct Load {
 #[derive(Debug)]
 pub(super) struct Part {
     pub(super) name: &'static str,
-    /// For `sagwan bench`, without `--ceiling`.
+    /// For `sagwan bench`, without `--ceiling` and `--rounds`.
     pub(super) line: &'static str,
-    /// It is what half as many requests a second do as the line has by itself.
-    pub(super) at_half_the_greatest_rate: bool,
-    /// It is `sagwan bench idle` with so many.
-    pub(super) idle_partitions: Option<u32>,
-    /// What is measured (a share ends with the name of its limit), and what is asked of it.
-    pub(super) targets: &'static [(&'static str, Target)],
+    /// It is at half of the rate that the line reaches, which is that of one caller at a time.
+    pub(super) at_half_of_one_caller: bool,
+    pub(super) targets: &'static [(Measure, Target)],
 }
 
 impl Part {
-    const fn of(name: &'static str, line: &'static str, targets: &'static [(&'static str, Target)]) -> Self {
-        Self { name, line, at_half_the_greatest_rate: false, idle_partitions: None, targets }
+    const fn of(name: &'static str, line: &'static str, targets: &'static [(Measure, Target)]) -> Self {
+        Self { name, line, at_half_of_one_caller: false, targets }
     }
 
-    const fn idle(name: &'static str, partitions: u32, targets: &'static [(&'static str, Target)]) -> Self {
-        Self { idle_partitions: Some(partitions), ..Self::of(name, "", targets) }
+    pub(super) fn is_idle(&self) -> bool {
+        self.line.starts_with("idle ")
     }
 
     pub(super) fn is_cold(&self) -> bool {
@@ -65,18 +65,52 @@ impl Part {
     }
 }
 
-// Figures that are no shares of a limit.
-pub(super) const RESIDENT: &str = "resident memory, MiB";
-pub(super) const START: &str = "clean start, times a loop that opens the same files";
-pub(super) const P50: &str = "p50, times a bare call and a synced write";
-pub(super) const P99: &str = "p99, times a bare call and a synced write";
-pub(super) const P99_9: &str = "p99.9, times a bare call and a synced write";
-pub(super) const WARM_P99: &str = "p99 of a warm reader beside it, times alone";
+/// What is held against what.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Measure {
+    /// The throughput, by that of a limit.
+    Throughput(Contender),
+    /// The acknowledgements a second, by those of a limit.
+    Acks(Contender),
+    /// Percentiles of an acknowledgement, by those of a bare call and a synced write.
+    P50,
+    P99,
+    P99_9,
+    /// A warm reader's beside the cold one, by its own alone.
+    WarmP99,
+    /// In MiB.
+    Resident,
+    /// A clean start, by a loop.
+    Start,
+}
 
-const SERVICE: &str = "throughput, share of bare gRPC service";
-const ONE_PARTITION: &str = "throughput, share of sagwan, one partition";
-const SYNC_EACH: &str = "acks/s, times 1000 plain files, fdatasync for each write";
-const READ: &str = "throughput, share of plain read of the same files";
+impl fmt::Display for Measure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let latency = |percentile: &str| format!("{percentile}, times a bare call and a synced write");
+        f.write_str(&match self {
+            Self::Throughput(limit) => format!("throughput, share of {}", limit.name()),
+            Self::Acks(limit) => format!("acks/s, times {}", limit.name()),
+            Self::P50 => latency("p50"),
+            Self::P99 => latency("p99"),
+            Self::P99_9 => latency("p99.9"),
+            Self::WarmP99 => "p99 of a warm reader beside it, times alone".to_owned(),
+            Self::Resident => "resident memory, MiB".to_owned(),
+            Self::Start => "clean start, times a loop that opens and stats the same files".to_owned(),
+        })
+    }
+}
+
+/// Its text.
+impl Serialize for Measure {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+const OF_SERVICE: Measure = Measure::Throughput(Contender::Service);
+const OF_ONE_PARTITION: Measure = Measure::Throughput(Contender::OnePartition);
+const OF_READS: Measure = Measure::Throughput(Contender::Reads);
+const OF_SYNCS: Measure = Measure::Acks(Contender::Writes(Manner { files: 1_000, ..SYNC_EACH }));
 /// One record of 1 KiB at a time.
 const ONE_AT_A_TIME: &str = "produce --mode records --unary --batch-records 1 --record-size 1KiB";
 
@@ -87,23 +121,27 @@ pub(super) const LOADS: [Load; 12] = [
         parts: &[Part::of(
             "one produce stream, 64 KiB batches of 100-byte records, fsync",
             "produce",
-            &[(SERVICE, Target::AtLeast(0.75))],
+            &[(OF_SERVICE, Target::AtLeast(0.75))],
         )],
     },
     Load {
         number: 2,
-        parts: &[Part::of("the same, os", "produce --durability os", &[(SERVICE, Target::AtLeast(0.85))])],
+        parts: &[Part::of("the same, os", "produce --durability os", &[(OF_SERVICE, Target::AtLeast(0.85))])],
     },
     Load {
         number: 3,
-        parts: &[Part::of("fetch stream, raw batches, warm", "earliest", &[(SERVICE, Target::AtLeast(0.9))])],
+        parts: &[Part::of(
+            "fetch stream, raw batches, warm",
+            "earliest",
+            &[(OF_SERVICE, Target::AtLeast(0.9))],
+        )],
     },
     Load {
         number: 4,
         parts: &[Part::of(
             "produce in protobuf records, 500 of 100 bytes, fsync",
             "produce --mode records --batch-records 500",
-            &[(SERVICE, Target::AtLeast(0.35))],
+            &[(OF_SERVICE, Target::AtLeast(0.35))],
         )],
     },
     Load {
@@ -111,7 +149,7 @@ pub(super) const LOADS: [Load; 12] = [
         parts: &[Part::of(
             "fetch in protobuf records, warm",
             "earliest --mode records",
-            &[(SERVICE, Target::AtLeast(0.35))],
+            &[(OF_SERVICE, Target::AtLeast(0.35))],
         )],
     },
     Load {
@@ -119,7 +157,7 @@ pub(super) const LOADS: [Load; 12] = [
         parts: &[Part::of(
             "one 1 KiB record at a time, unary, fsync",
             ONE_AT_A_TIME,
-            &[(P50, Target::AtMost(1.5)), (P99, Target::AtMost(2.0))],
+            &[(Measure::P50, Target::AtMost(1.5)), (Measure::P99, Target::AtMost(2.0))],
         )],
     },
     Load {
@@ -127,7 +165,7 @@ pub(super) const LOADS: [Load; 12] = [
         parts: &[Part::of(
             "64 clients, one 1 KiB record at a time each, unary, fsync",
             "produce --mode records --unary --batch-records 1 --record-size 1KiB --producers 64",
-            &[(SERVICE, Target::AtLeast(0.5))],
+            &[(OF_SERVICE, Target::AtLeast(0.5))],
         )],
     },
     Load {
@@ -136,12 +174,12 @@ pub(super) const LOADS: [Load; 12] = [
             Part::of(
                 "load 1 over 100 partitions",
                 "produce --partitions 100",
-                &[(ONE_PARTITION, Target::AtLeast(0.7))],
+                &[(OF_ONE_PARTITION, Target::AtLeast(0.7))],
             ),
             Part::of(
                 "load 1 over 1,000 partitions",
                 "produce --partitions 1000",
-                &[(ONE_PARTITION, Target::AtLeast(0.7))],
+                &[(OF_ONE_PARTITION, Target::AtLeast(0.7))],
             ),
         ],
     },
@@ -150,7 +188,7 @@ pub(super) const LOADS: [Load; 12] = [
         parts: &[Part::of(
             "1 KiB appends over 1,000 partitions, fsync",
             "produce --partitions 1000 --batch-records 1 --record-size 1KiB --in-flight 1000",
-            &[(SYNC_EACH, Target::AtLeast(10.0))],
+            &[(OF_SYNCS, Target::AtLeast(10.0))],
         )],
     },
     Load {
@@ -158,29 +196,33 @@ pub(super) const LOADS: [Load; 12] = [
         parts: &[Part::of(
             "cold read of a backlog",
             "earliest --cold --warm-readers 1",
-            &[(READ, Target::AtLeast(0.9)), (WARM_P99, Target::AtMost(1.5))],
+            &[(OF_READS, Target::AtLeast(0.9)), (Measure::WarmP99, Target::AtMost(1.5))],
         )],
     },
     Load {
         number: 11,
         parts: &[
-            Part::idle(
+            Part::of(
                 "1,000 idle partitions",
-                1_000,
-                &[(RESIDENT, Target::AtMost(100.0)), (START, Target::AtMost(3.0))],
+                "idle --partitions 1000",
+                &[(Measure::Resident, Target::AtMost(100.0)), (Measure::Start, Target::AtMost(3.0))],
             ),
-            Part::idle(
+            Part::of(
                 "10,000 idle partitions",
-                10_000,
-                &[(RESIDENT, Target::AtMost(600.0)), (START, Target::AtMost(3.0))],
+                "idle --partitions 10000",
+                &[(Measure::Resident, Target::AtMost(600.0)), (Measure::Start, Target::AtMost(3.0))],
             ),
         ],
     },
     Load {
         number: 12,
         parts: &[Part {
-            at_half_the_greatest_rate: true,
-            ..Part::of("load 6 at half its greatest rate", ONE_AT_A_TIME, &[(P99_9, Target::AtMost(2.0))])
+            at_half_of_one_caller: true,
+            ..Part::of(
+                "load 6 at half of what one caller reaches",
+                ONE_AT_A_TIME,
+                &[(Measure::P99_9, Target::AtMost(2.0))],
+            )
         }],
     },
 ];

@@ -1,4 +1,4 @@
-//! A broker of the run's own: a directory, and the process that serves it, which may be stopped and started again.
+//! A broker of the run's own, which may be stopped and started again: a process that serves a directory made for it.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};

@@ -164,8 +164,8 @@ impl Plan {
             rounds: args.rounds.unwrap_or(if args.ceiling { 5 } else { 1 }),
             verify: args.verify,
             ceiling: args.ceiling,
-            dir: args.dir.clone(),
-            config: args.config.clone(),
+            dir: args.own.dir.clone(),
+            config: args.own.config.clone(),
             server_pid: args.server_pid,
             stop,
             warm_up,
@@ -348,7 +348,7 @@ fn check_together(args: &BenchArgs, external: bool) -> Result<(), String> {
             .to_owned(),
     )?;
     refuse(
-        external && (args.dir.is_some() || args.config.is_some()),
+        external && (args.own.dir.is_some() || args.own.config.is_some()),
         "--dir and --config are for the broker that is started without --server".to_owned(),
     )?;
     refuse(

@@ -103,12 +103,14 @@ pub(super) async fn write_backlog(
              another --dir"
         )));
     }
-    let client = connection::connect(subject.url).await?;
+    let interrupt = &stage.interrupt;
+    let client = interrupt.or(connection::connect(subject.url)).await?;
     let plan = Arc::new(plan);
-    let topics = Topics::create(&client, &plan, purpose).await?;
+    let topics = Topics::create(&client, &plan, purpose, interrupt).await?;
     stage.live.begin(purpose);
     let cast = Cast { plan: &plan, subject, appended: Some(&topics), backlog: None, warm: None };
-    let acted = act(stage, cast, &client, (Duration::ZERO, Stop::Records(plan.backlog_records()))).await;
+    let stop = Stop::Records(plan.backlog_records());
+    let acted = interrupt.or(Box::pin(act(stage, cast, &client, (Duration::ZERO, stop)))).await;
     match acted {
         Ok(acted) => {
             let acknowledged = acted.acknowledged.unwrap_or_default();
@@ -116,7 +118,7 @@ pub(super) async fn write_backlog(
         }
         Err(failure) => {
             if subject.directory.is_none() {
-                topics.delete(&client).await;
+                interrupt.tidy(topics.delete(&client)).await?;
             }
             Err(failure)
         }
@@ -148,15 +150,19 @@ pub(super) async fn play(
     (backlog, warm): (Option<&Backlog>, Option<&Backlog>),
     name: &str,
 ) -> Result<Played, Failure> {
-    let client = connection::connect(subject.url).await?;
-    let topics =
-        if plan.workload.produces() { Some(Topics::create(&client, plan, "live").await?) } else { None };
+    let interrupt = &stage.interrupt;
+    let client = interrupt.or(connection::connect(subject.url)).await?;
+    let topics = if plan.workload.produces() {
+        Some(Topics::create(&client, plan, "live", interrupt).await?)
+    } else {
+        None
+    };
     stage.live.begin(name);
     let cast = Cast { plan, subject, appended: topics.as_ref(), backlog, warm };
-    let acted = act(stage, cast, &client, (plan.warm_up, plan.stop)).await;
+    let acted = interrupt.or(Box::pin(act(stage, cast, &client, (plan.warm_up, plan.stop)))).await;
     // A broker of this run's own takes them with it when something has failed.
     if let Some(topics) = topics.filter(|_| acted.is_ok() || subject.directory.is_none()) {
-        topics.delete(&client).await;
+        interrupt.tidy(topics.delete(&client)).await?;
     }
     let acted = acted?;
     Ok(Played { figures: figures(&acted), verified_records: acted.verified_records, notes: acted.notes })
@@ -349,13 +355,8 @@ impl<'a> Watching<'a> {
     async fn run(&mut self) -> Failure {
         let mut ticks = tokio::time::interval(sample::INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        let interrupt = self.stage.interrupt.clone();
-        let mut interrupted = std::pin::pin!(interrupt.wanted());
         loop {
-            tokio::select! {
-                _ = ticks.tick() => {}
-                failure = &mut interrupted => return failure,
-            }
+            ticks.tick().await;
             self.look();
             let at_ns = self.gauges.course.now_ns();
             if at_ns.saturating_sub(self.moved.0) > nanos(PATIENCE) {

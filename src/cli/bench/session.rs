@@ -39,9 +39,9 @@ const WARM_BYTES: u64 = 16 << 20;
 /// # Errors
 /// The first failure: there are no figures then.
 pub(super) async fn run(plan: Plan, server: Option<&str>, interrupt: &Interrupt) -> Result<Outcome, Failure> {
-    let run = whole(plan, server, interrupt);
+    let run = Box::pin(whole(plan, server, interrupt));
     match server {
-        // A round that is interrupted deletes its topics itself.
+        // What is interrupted in it deletes its topics itself.
         Some(_) => run.await,
         // Dropped, it takes its broker and everything else with it.
         None => interrupt.or(run).await,
@@ -59,7 +59,7 @@ async fn whole(plan: Plan, server: Option<&str>, interrupt: &Interrupt) -> Resul
         own.start().await?;
     }
     let bare = if stage.plan.ceiling { Some(Hosted::bare().await?) } else { None };
-    let broker = describe(&measured).await?;
+    let broker = interrupt.or(describe(&measured)).await?;
     let mut turns = Turns::prepare(&stage, measured, bare).await?;
     let played = turns.play().await;
     let mut notes = turns.end().await;
@@ -319,7 +319,7 @@ impl<'a> Turns<'a> {
             Measured::Own(mut own) => note(own.stop().await),
             Measured::External { url, .. } => {
                 if let Some(backlog) = &self.backlog {
-                    backlog.delete(&url).await;
+                    note(self.stage.interrupt.tidy(backlog.delete(&url)).await);
                 }
             }
         }

@@ -175,7 +175,7 @@ fn limits(outcome: &Outcome, ceiling: &Ceiling) -> String {
     let own = cells(summary.main_flow(), summary.acknowledgement.as_ref(), summary.server);
     let rows = ceiling.limits.iter().map(|limit| {
         let cells = cells(limit.flow, limit.latency.as_ref(), limit.server);
-        row(&limit.name, cells, limit.share.map_or_else(dash, share))
+        row(&limit.contender.name(), cells, limit.share.map_or_else(dash, share))
     });
     let header =
         ["CEILING", "SAGWAN REACHES", "RECORDS/S", "MB/S", "P50", "P99", "P99.9", "CPU S/GB", "PEAK MEMORY"];
@@ -199,6 +199,7 @@ pub(super) fn share(share: Share) -> String {
 pub(super) mod tests {
     use super::*;
     use crate::cli::bench::ceiling::{BY_CALL_AND_WRITE, LatencyRatios, Limit};
+    use crate::cli::bench::contender::Contender;
     use crate::cli::bench::directory::FileSystem;
     use crate::cli::bench::latency;
     use crate::cli::bench::machine::Machine;
@@ -251,7 +252,7 @@ pub(super) mod tests {
         let ratio = Share::of(&[1.5, 2.0, 2.5]);
         let ratios = LatencyRatios { name: BY_CALL_AND_WRITE, p50: ratio, p99: ratio, p99_9: None };
         let limit = Limit {
-            name: "bare gRPC service".to_owned(),
+            contender: Contender::Service,
             flow: Flow::of((Count { records: 6_000_000, bytes: 600_000_000 }, 3.0)),
             latency: percentiles,
             server: Some(cost),

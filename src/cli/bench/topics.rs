@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::interrupt::Interrupt;
 use super::plan::Plan;
 use crate::cli::failure::Failure;
 use crate::client::{Client, NewTopic, PartitionId, Position, TopicName, TopicPartition};
@@ -22,8 +23,13 @@ impl Topics {
     /// Creates them.
     ///
     /// # Errors
-    /// The broker's.
-    pub(super) async fn create(client: &Client, plan: &Plan, purpose: &str) -> Result<Arc<Self>, Failure> {
+    /// The broker's, and that it was interrupted.
+    pub(super) async fn create(
+        client: &Client,
+        plan: &Plan,
+        purpose: &str,
+        interrupt: &Interrupt,
+    ) -> Result<Arc<Self>, Failure> {
         let run = fastrand::u32(..);
         let mut topics = Self { names: Vec::new(), places: Vec::new(), numbers: HashMap::new() };
         for number in 0..plan.topics {
@@ -35,10 +41,14 @@ impl Topics {
             if plan.batch_bytes > DEFAULT_MAX_MESSAGE_BYTES {
                 topic = topic.config("max_message_bytes", plan.batch_bytes.to_string());
             }
-            let created = client.admin().create_topic(topic).await;
-            if let Err(error) = created {
-                topics.delete(client).await;
-                return Err(error.into());
+            let created = interrupt.or(async { Ok(client.admin().create_topic(topic).await?) }).await;
+            if let Err(failure) = created {
+                if interrupt.is_wanted() {
+                    // It may have come to be.
+                    topics.names.push(name);
+                }
+                interrupt.tidy(topics.delete(client)).await?;
+                return Err(failure);
             }
             topics.add(name, plan.partitions);
         }

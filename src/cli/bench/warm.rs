@@ -76,6 +76,7 @@ impl WarmReader {
             let now_ns = course.now_ns();
             let due_ns = schedule.due_ns(now_ns);
             if !course.admits(due_ns.max(now_ns), 0) {
+                give_up(&gauges, self.number, &mut schedule, now_ns);
                 return Ok(());
             }
             if due_ns > now_ns {
@@ -121,5 +122,45 @@ impl WarmReader {
             _ => ((number + 1) % self.topics.len().max(1), 0),
         };
         Ok(((data.next_offset - offset).max(0) as u64, bytes))
+    }
+}
+
+/// The course has ended at `now_ns`: what was due before the end and had to wait for a fetch counts with how long it had
+/// waited by now.
+fn give_up(gauges: &Gauges, reader: usize, schedule: &mut Schedule, now_ns: u64) {
+    let end_ns = gauges.course.closed_ns().min(now_ns);
+    while schedule.due_ns(now_ns) < end_ns {
+        gauges.warm_gave_up(reader, schedule.due_ns(now_ns), now_ns);
+        schedule.take();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::cli::bench::course::Course;
+    use crate::cli::bench::meeting::Meetings;
+    use crate::cli::bench::plan::Stop;
+
+    const MS: u64 = 1_000_000;
+
+    /// Of a reader whose fetch at 4 ms, one of each millisecond, was answered at 30 ms.
+    fn given_up(course: Course) -> (u64, u64) {
+        let gauges = Gauges::new(course, Meetings::default());
+        let mut schedule = Schedule::at_rate(1_000.0, 0, 1);
+        (0..=4).for_each(|_| schedule.take());
+        give_up(&gauges, 0, &mut schedule, 30 * MS);
+        let latencies = gauges.warm_read.merged();
+        (latencies.len(), latencies.max() / MS)
+    }
+
+    #[test]
+    fn what_was_due_behind_a_fetch_that_outlasts_the_course_counts() {
+        assert_eq!(given_up(Course::begin(Duration::ZERO, Stop::After(Duration::from_millis(20)))), (15, 25));
+        let total = Course::begin(Duration::ZERO, Stop::Records(5));
+        assert!(total.admits(10 * MS, 5));
+        assert_eq!(given_up(total), (5, 25), "the total was spent at 10 ms");
     }
 }

@@ -5,6 +5,7 @@ mod chart;
 use std::fmt::Write as _;
 
 use super::ceiling::{Ceiling, Share};
+use super::contender::Contender;
 use super::latency::Percentiles;
 use super::outcome::{Cost, Figures, Flow, Outcome};
 use super::table::{self, latency_cells, named_flows, named_latencies};
@@ -254,13 +255,12 @@ fn percentile(nines: f64) -> String {
 
 fn limits(outcome: &Outcome, ceiling: &Ceiling) -> String {
     let own = outcome.summary.main_flow();
-    let flows = std::iter::once(("sagwan", own, outcome.summary.server, None)).chain(
-        ceiling.limits.iter().map(|limit| (limit.name.as_str(), limit.flow, limit.server, limit.share)),
-    );
+    let flows = std::iter::once((Contender::Broker, own, outcome.summary.server, None))
+        .chain(ceiling.limits.iter().map(|limit| (limit.contender, limit.flow, limit.server, limit.share)));
     let rate = |flow: Option<Flow>| flow.map_or(0.0, |flow| flow.records_per_s);
     let most = flows.clone().map(|(_, flow, ..)| rate(flow)).fold(f64::MIN_POSITIVE, f64::max);
     let mut bars = String::new();
-    for (index, (name, flow, cost, share)) in flows.enumerate() {
+    for (index, (contender, flow, cost, share)) in flows.enumerate() {
         let class = if index == 0 { "one" } else { "limit" };
         let told = flow.map_or_else(String::new, |flow| {
             let records = output::thousands(flow.records_per_s as u64);
@@ -282,7 +282,7 @@ fn limits(outcome: &Outcome, ceiling: &Ceiling) -> String {
         let _ = write!(
             bars,
             "<div class=\"bar {class}\"><p>{}<span>{share}</span></p><i style=\"width:{:.1}%\"></i><small>{told}</small></div>",
-            escape(name),
+            escape(&contender.name()),
             100.0 * rate(flow) / most
         );
     }
