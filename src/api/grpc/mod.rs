@@ -1,7 +1,8 @@
 //! The gRPC edge: package `sagwan.v1` with its three services, health and reflection, on one listener.
 //!
-//! A call comes in through a [`listener`] connection, which has its place in one of two [`lanes`], and, guarded against [`panics`] and held to its [`deadline`],
-//! reaches `log_service`, `admin_service` or `group_service`; one that cannot be read is refused as [`unreadable`].
+//! A call comes in through a [`listener`] connection, which has its place in one of two [`lanes`], and, guarded against
+//! [`panics`] and held to its [`deadline`], reaches `log_service`, `admin_service` or `group_service`; one that cannot be
+//! read is refused as [`unreadable`].
 //! `convert` checks what it says and turns it into the broker's words; `error` turns what the broker refuses into a
 //! status. `produce` and `produce_stream` own the way of a produce, `fetch` and `fetch_stream` (with `decode`) that of a
 //! fetch. Their requests are read by [`receive`] (with [`weight`]), and what is fetched leaves through [`answer`] as a
@@ -24,7 +25,8 @@
 //! ```text
 //! grpc.request_memory_bytes    requests being received, or decoded and not yet in the broker's queue      96 MiB
 //! grpc.response_memory_bytes   fetched data, decoded records, their pieces in the transport               96 MiB
-//! each connection              what its window lets a client send before it is read; of 64 of them 1 MiB   256 KiB
+//! each connection              what its window lets a client send before it is read                      256 KiB
+//! the first 64 of them         the same, in place of that                                                  1 MiB
 //! each core                    broker.max_decompressed_bytes, while a batch is being unpacked            128 MiB
 //! ```
 //!
@@ -262,8 +264,8 @@ impl Drop for GrpcServer {
     }
 }
 
-/// A transport with the limits of this edge for the first connections, and no services. Benches give it others, to measure
-/// what it costs by itself.
+/// A transport with the limits of this edge for the first connections, and no services. Benches give it others, to
+/// measure what it costs by itself.
 pub fn transport(config: &GrpcConfig) -> Transport {
     Transport::builder()
         .initial_stream_window_size(WIDE_STREAM_WINDOW_BYTES)
