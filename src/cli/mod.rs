@@ -99,9 +99,7 @@ pub fn main() -> ExitCode {
         }
     };
     let done = match cli.command {
-        Command::Serve(args) => connection::block_on(async {
-            serve::run(args).await.map_err(|error| Failure::Failed(error.to_string()))
-        }),
+        Command::Serve(args) => serve::run(args).map_err(|error| Failure::Failed(error.to_string())),
         Command::Completions(args) => completions::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Dump(args) => dump::run(&args),

@@ -7,6 +7,7 @@ use std::process;
 
 use clap::Args;
 use clap::builder::NonEmptyStringValueParser;
+use tokio::runtime;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
 
@@ -64,6 +65,9 @@ pub enum ServeError {
     /// `--grpc-addr` names no address.
     #[error("--grpc-addr: {0}")]
     Address(String),
+    /// The threads that serve connections cannot be started.
+    #[error("cannot start the threads that serve connections: {0}")]
+    Threads(io::Error),
     /// Signals cannot be received.
     #[error("cannot listen for signals: {0}")]
     Signals(io::Error),
@@ -75,13 +79,26 @@ pub enum ServeError {
     Stop(#[from] StopError),
 }
 
-/// Runs a broker until SIGTERM or SIGINT.
+/// Runs a broker until SIGTERM or SIGINT, on a runtime of its own.
 ///
 /// # Errors
 /// [`ServeError`] if it cannot start, or did not end well.
-pub async fn run(args: ServeArgs) -> Result<(), ServeError> {
+pub fn run(args: ServeArgs) -> Result<(), ServeError> {
     start_logging(&args.log)?;
     let config = args.settings()?;
+    let threads = config.grpc.threads();
+    let runtime = runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
+        .enable_all()
+        .build()
+        .map_err(ServeError::Threads)?;
+    let done = runtime.block_on(serve(config));
+    // What has been left behind is not waited for.
+    runtime.shutdown_background();
+    done
+}
+
+async fn serve(config: Config) -> Result<(), ServeError> {
     let data_dir = config.data_dir.clone();
     // Before anything is opened, so that a signal during a long recovery is not lost.
     let mut signals = Signals::new().map_err(ServeError::Signals)?;

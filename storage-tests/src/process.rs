@@ -136,6 +136,16 @@ impl ServerProcess {
         kib.unwrap_or_else(|| panic!("no {name} in {status}")) << 10
     }
 
+    /// How many threads it has.
+    ///
+    /// # Panics
+    /// If it does not run.
+    pub fn threads(&self) -> usize {
+        let path = format!("/proc/{}/task", self.child.id());
+        let threads = std::fs::read_dir(&path).unwrap_or_else(|error| panic!("cannot read {path}: {error}"));
+        threads.count()
+    }
+
     /// The files it maps.
     ///
     /// # Panics

@@ -11,6 +11,7 @@ use std::process::Command;
 use clap::{Args, FromArgMatches};
 use sagwan::cli::serve::ServeArgs;
 use sagwan::config::Config;
+use storage_tests::process::ServerProcess;
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().expect("the repository")
@@ -256,4 +257,18 @@ fn compose_builds_the_container_and_publishes_its_port() {
     let port = only(&run, "EXPOSE");
     assert!(compose.contains(&format!("127.0.0.1:{port}:{port}")));
     assert!(compose.contains(&format!(":{}\n", only(&run, "VOLUME"))));
+}
+
+#[test]
+fn as_many_threads_serve_connections_as_the_settings_say() {
+    let threads = |setting: usize| {
+        let dir = tempfile::tempdir().expect("a directory");
+        let config = dir.path().join("sagwan.toml");
+        fs::write(&config, format!("[grpc]\nthreads = {setting}\n")).expect("written");
+        let program = env!("CARGO_BIN_EXE_sagwan-under-test");
+        ServerProcess::start_configured(program, dir.path().join("data"), config).threads()
+    };
+    // Those that may block come as they are needed; one more or less does not matter.
+    let (one, nine) = (threads(1), threads(9));
+    assert!((7..=9).contains(&nine.saturating_sub(one)), "{one} and {nine}");
 }

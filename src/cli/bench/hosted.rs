@@ -45,9 +45,7 @@ pub(crate) fn run(command: HostedCommand) -> Result<(), Failure> {
                     std::process::abort();
                 }
             });
-            connection::block_on(async {
-                serve::run(args).await.map_err(|error| Failure::Failed(error.to_string()))
-            })
+            serve::run(args).map_err(|error| Failure::Failed(error.to_string()))
         }
         HostedCommand::Bare => {
             let (ended, end) = oneshot::channel();
