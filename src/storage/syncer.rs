@@ -12,8 +12,9 @@ use crate::config::SyncMethod;
 const PARALLEL: usize = 8;
 /// Up to so many files, `auto` does not consider `syncfs`, which also waits for what others write.
 const FEW: usize = 4;
-/// `auto` tries the other way once in so many groups, in case the neighbours have changed.
-const TRY_OTHER_EVERY: u32 = 64;
+/// `auto` tries the other way, in case the neighbours have changed, once the better one has taken so many times as long as
+/// that is going to: trying costs about one part in so many.
+const TRY_OTHER_AFTER: u32 = 64;
 
 /// Syncs groups of files of one data directory.
 #[derive(Debug)]
@@ -33,31 +34,39 @@ enum Method {
 /// What the two ways have cost lately.
 #[derive(Debug, Default)]
 struct Costs {
-    /// Of `fdatasync`, for one file of a group.
+    /// Of `fdatasync`, for one file of a group of many.
     per_file: Option<Duration>,
     /// Of `syncfs`.
     whole: Option<Duration>,
-    groups: u32,
+    /// Of all groups of many files since the dearer way was tried.
+    since_try: Duration,
 }
 
 impl Costs {
-    /// Whether `syncfs` is the better way for a group of `files`.
-    fn prefer_syncfs(&mut self, files: usize) -> bool {
+    /// Whether a group of `files` is to be synced by `syncfs`: it is the better way, or the other one is due to be tried.
+    fn choose_syncfs(&mut self, files: usize) -> bool {
         if files <= FEW {
             return false;
         }
-        self.groups = self.groups.wrapping_add(1);
-        let cheaper = match (self.per_file, self.whole) {
-            (None, _) => false,
-            (_, None) => true,
-            (Some(per_file), Some(whole)) => whole < per_file.saturating_mul(files as u32),
+        let (Some(per_file), Some(whole)) = (self.per_file, self.whole) else {
+            return self.per_file.is_some();
         };
-        cheaper != self.groups.is_multiple_of(TRY_OTHER_EVERY)
+        let each = per_file.saturating_mul(files as u32);
+        let is_try = self.since_try >= each.max(whole).saturating_mul(TRY_OTHER_AFTER);
+        if is_try {
+            self.since_try = Duration::ZERO;
+        }
+        (whole < each) != is_try
     }
 
+    /// Few files say nothing of many: they share little of what a commit of the file system's journal costs.
     fn measured(&mut self, syncfs: bool, files: usize, took: Duration) {
+        if files <= FEW {
+            return;
+        }
+        self.since_try += took;
         let (cost, took) =
-            if syncfs { (&mut self.whole, took) } else { (&mut self.per_file, took / files.max(1) as u32) };
+            if syncfs { (&mut self.whole, took) } else { (&mut self.per_file, took / files as u32) };
         *cost = Some(cost.map_or(took, |before| (before * 7 + took) / 8));
     }
 }
@@ -82,7 +91,7 @@ impl Syncer {
         let syncfs = match &mut self.method {
             Method::Fdatasync => false,
             Method::Syncfs => true,
-            Method::Auto(costs) => costs.prefer_syncfs(files.len()),
+            Method::Auto(costs) => costs.choose_syncfs(files.len()),
         };
         let started = Instant::now();
         let outcome = if syncfs && self.sync_whole() {
@@ -111,25 +120,20 @@ impl Syncer {
     }
 }
 
-/// Syncs each file, several at a time.
+/// Syncs each file, several at a time: the first share of them on this thread.
 pub(super) fn sync_each(files: &[Arc<dyn FsFile>]) -> Vec<io::Result<()>> {
-    if let [file] = files {
-        return vec![file.sync()];
-    }
-    let share = files.len().div_ceil(PARALLEL).max(1);
+    let in_turn = |some: &[Arc<dyn FsFile>]| some.iter().map(|file| file.sync()).collect::<Vec<_>>();
+    let mut shares = files.chunks(files.len().div_ceil(PARALLEL).max(1));
+    let own = shares.next().unwrap_or_default();
     std::thread::scope(|scope| {
-        let workers: Vec<_> = files
-            .chunks(share)
-            .map(|some| (some.len(), scope.spawn(|| some.iter().map(|file| file.sync()).collect::<Vec<_>>())))
-            .collect();
-        workers
-            .into_iter()
-            .flat_map(|(count, worker)| {
-                worker.join().unwrap_or_else(|_| {
-                    (0..count).map(|_| Err(io::Error::other("the syncing thread panicked"))).collect()
-                })
-            })
-            .collect()
+        let others: Vec<_> = shares.map(|some| (some.len(), scope.spawn(move || in_turn(some)))).collect();
+        let mut outcomes = in_turn(own);
+        for (count, other) in others {
+            outcomes.extend(other.join().unwrap_or_else(|_| {
+                (0..count).map(|_| Err(io::Error::other("the syncing thread panicked"))).collect()
+            }));
+        }
+        outcomes
     })
 }
 
@@ -150,18 +154,39 @@ mod tests {
     #[test]
     fn auto_uses_syncfs_only_for_many_files_and_while_it_is_cheaper() {
         let mut costs = Costs::default();
-        assert!(!costs.prefer_syncfs(FEW));
-        assert!(!costs.prefer_syncfs(100), "nothing is known: the safe way");
+        assert!(!costs.choose_syncfs(FEW));
+        assert!(!costs.choose_syncfs(100), "nothing is known: the safe way");
+        costs.measured(false, 1, Duration::from_millis(1));
+        assert!(!costs.choose_syncfs(100), "one file says nothing of many");
         costs.measured(false, 100, Duration::from_millis(100));
-        assert!(costs.prefer_syncfs(100), "not tried yet");
+        assert!(costs.choose_syncfs(100), "not tried yet");
         costs.measured(true, 100, Duration::from_millis(10));
-        assert!(costs.prefer_syncfs(100));
-        assert!(!costs.prefer_syncfs(9), "9 ms against 10");
+        assert!(costs.choose_syncfs(100));
+        assert!(!costs.choose_syncfs(9), "9 ms against 10");
         for _ in 0..50 {
             costs.measured(true, 100, Duration::from_secs(1));
         }
-        assert!(!costs.prefer_syncfs(100), "a busy neighbour has made it dear");
-        let tries = (0..TRY_OTHER_EVERY).filter(|_| costs.prefer_syncfs(100)).count();
-        assert_eq!(tries, 1, "but it is tried now and then");
+        costs.since_try = Duration::ZERO;
+        assert!(!costs.choose_syncfs(100), "a busy neighbour has made it dear");
+    }
+
+    #[test]
+    fn the_dearer_way_is_tried_in_one_part_of_the_time() {
+        for (each_ms, whole_ms) in [(100, 10), (10, 100)] {
+            let mut costs = Costs::default();
+            costs.measured(false, 100, Duration::from_millis(each_ms));
+            costs.measured(true, 100, Duration::from_millis(whole_ms));
+            let (mut cheaper, mut dearer) = (0, 0);
+            for _ in 0..6500 {
+                let syncfs = costs.choose_syncfs(100);
+                if syncfs == (whole_ms < each_ms) {
+                    cheaper += 1;
+                } else {
+                    dearer += 1;
+                }
+                costs.measured(syncfs, 100, Duration::from_millis(if syncfs { whole_ms } else { each_ms }));
+            }
+            assert_eq!((cheaper, dearer), (6490, 10), "{each_ms} and {whole_ms} ms");
+        }
     }
 }
