@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::time::Instant;
@@ -99,7 +100,7 @@ impl Sender {
             self.dispatch(Instant::now());
             let deadline = self.next_deadline();
             tokio::select! {
-                answer = next_answer(self.stream.as_mut()) => self.on_answer(answer),
+                answer = next_answer(self.stream.as_mut()) => self.on_answers(answer),
                 () = self.shared.wake.notified() => {}
                 () = sleep_until(deadline) => {}
             }
@@ -190,6 +191,18 @@ impl Sender {
             if ended && let Some(stream) = &mut self.stream {
                 stream.requests = None;
             }
+        }
+    }
+
+    /// An answer, and those that have come with it: what follows looks at every partition.
+    fn on_answers(&mut self, first: Result<Option<proto::ProduceStreamResponse>, Status>) {
+        let mut next = Some(first);
+        while let Some(answer) = next {
+            self.on_answer(answer);
+            next = match &mut self.stream {
+                Some(stream) if !self.in_flight.is_empty() => stream.answers.message().now_or_never(),
+                _ => None,
+            };
         }
     }
 
