@@ -36,8 +36,9 @@
 //! # The way of a fetch
 //!
 //! 1. [`api::grpc`] turns positions into offsets through the broker, once.
-//! 2. [`broker`] asks the log's tail cache: what was appended last is in memory. Anything older is read on a blocking
-//!    thread: found by the offset index of its segment, brought into memory, and lent out of the map without a copy.
+//! 2. [`broker`] asks the log's tail cache: what was appended last is in memory. Anything older is found by the offset
+//!    index of its segment and lent out of the map without a copy. What is not in memory is read on a blocking thread, the
+//!    first time past the page cache, into memory of the broker's own.
 //! 3. At the end of the log the reader waits for the high watermark; nothing polls.
 //! 4. The edge sends the batches as they are stored, or decodes them into records. The transport's copy is the first of
 //!    what comes from a map, and is discarded if a page of it could not be had.

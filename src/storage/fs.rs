@@ -2,12 +2,16 @@
 //! test can put a faulty or simulated one underneath. The machine's own is [`RealFs`].
 
 mod real;
+#[cfg(target_os = "linux")]
+mod uncached;
 
 use std::fmt;
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
+use bytes::Bytes;
 pub use real::RealFs;
 
 use super::mmap::Map;
@@ -50,6 +54,11 @@ pub trait Fs: Send + Sync + fmt::Debug + 'static {
     /// # Errors
     /// Whatever the file system says.
     fn open(&self, path: &Path, how: OpenHow) -> io::Result<Arc<dyn FsFile>>;
+    /// Reads a range of a file from the disk into memory of its own, and leaves nothing of it in the page cache. `None` where
+    /// that cannot be done: reading it otherwise tells why.
+    fn read_uncached(&self, _path: &Path, _range: Range<u64>) -> Option<Bytes> {
+        None
+    }
     /// Creates a directory, and those above it that are missing.
     ///
     /// # Errors

@@ -18,10 +18,12 @@
 
 use std::fmt;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::fs::{DirEntry, Fs, FsFile, LockOutcome, OpenHow, is_full};
@@ -224,6 +226,10 @@ impl Fs for RoomFs {
         }
         let file = self.room.spend(self.claim, 0, || self.room.fs.open(path, how))?;
         Ok(Arc::new(RoomFile { file, room: Arc::clone(&self.room), claim: self.claim }))
+    }
+
+    fn read_uncached(&self, path: &Path, range: Range<u64>) -> Option<Bytes> {
+        self.room.fs.read_uncached(path, range)
     }
 
     fn create_dir(&self, path: &Path) -> io::Result<()> {

@@ -2,7 +2,8 @@
 //! [`super::segment_reader`]'s.
 //!
 //! The log's writer appends to the newest segment through its own descriptor; everybody reads through maps, which are
-//! made at the first read and let go when more segments are open than the budget allows.
+//! made at the first read and let go when more segments are open than the budget allows. But what is not in memory, and
+//! nobody has read yet, comes past the page cache: see [`Segment::window`].
 
 use std::io;
 use std::ops::Range;
@@ -90,6 +91,11 @@ const UNKNOWN: u8 = 0;
 const RIGHT: u8 = 1;
 /// Its checksum is wrong.
 const WRONG: u8 = 2;
+/// It has been read once, past the page cache, and its checksum was not asked.
+const PASSED: u8 = 3;
+
+/// Less is not worth reading past the page cache: a reader that takes little at a time needs what the kernel reads ahead.
+pub(super) const UNCACHED_BYTES: u64 = 256 << 10;
 
 /// The maps of a segment in use.
 #[derive(Debug)]
@@ -290,6 +296,50 @@ impl Segment {
         }
         let bytes = slice.map_err(|source| SegmentError::Io { path, source })?;
         Ok(Slice { bytes, lease: Lease::of(&open.log) })
+    }
+
+    /// The same for who checks each batch in it. What nobody has read since the start, and is not in memory, comes past the
+    /// page cache: mostly it is not read again, and would only take the place of what is. What is read again stays.
+    pub(super) fn window(self: &Arc<Self>, range: Range<u64>) -> Result<Slice, SegmentError> {
+        let is_long = range.end - range.start >= UNCACHED_BYTES;
+        if is_long && self.is_unread(&range) && !self.is_in_memory(&range)? {
+            let permit = self.pool.permit();
+            let read = self.fs.read_uncached(&self.log_path(), range.clone());
+            drop(permit);
+            if let Some(bytes) = read {
+                self.note_passed(&range);
+                return Ok(Slice { bytes, lease: Lease::default() });
+            }
+        }
+        self.slice(range)
+    }
+
+    fn is_in_memory(self: &Arc<Self>, range: &Range<u64>) -> Result<bool, SegmentError> {
+        Ok(Arc::clone(&self.open(range.end)?.log).slice_in_memory(range.clone()).is_some())
+    }
+
+    /// Whether nobody has read a range to its end since the start.
+    fn is_unread(&self, range: &Range<u64>) -> bool {
+        match self.sealed.get() {
+            // A reader comes to a block several times before it is through.
+            Some(Sealed { blocks, .. }) => blocks
+                .get((range.end.saturating_sub(1) / BLOCK_BYTES) as usize)
+                .is_none_or(|block| block.load(Ordering::Relaxed) == UNKNOWN),
+            None => {
+                let checked = self.checked.lock();
+                range.start < checked.start || checked.end < range.end
+            }
+        }
+    }
+
+    /// A range has been read past the page cache.
+    fn note_passed(&self, range: &Range<u64>) {
+        let Some(Sealed { seal, blocks }) = self.sealed.get() else { return };
+        let end = if range.end == seal.len { blocks.len() as u64 } else { range.end / BLOCK_BYTES };
+        for block in blocks.iter().take(end as usize).skip((range.start / BLOCK_BYTES) as usize) {
+            // What is known of it otherwise is more.
+            let _ = block.compare_exchange(UNKNOWN, PASSED, Ordering::Relaxed, Ordering::Relaxed);
+        }
     }
 
     /// The same without waiting for the disk: `None` where the range is not mapped, or not all in memory.

@@ -1,8 +1,8 @@
 //! Reading from one segment: finds batches by the index, checks them, and lends them out of the map.
 //!
 //! Nothing is handed out unchecked. In a sealed segment the checksum of each block is computed at its first use since
-//! the start, and what lies in right blocks is right. Elsewhere, and in blocks with a wrong checksum, each batch is
-//! checked on its own. Where one is bad, a scan of the file finds the limits of the damage; they are remembered, and
+//! the start, and what lies in right blocks is right. Elsewhere, in blocks with a wrong checksum, and in what has come
+//! past the page cache, each batch is checked on its own. Where one is bad, a scan of the file finds the limits of the damage; they are remembered, and
 //! reads of it fail from then on without looking.
 //!
 //! An index is a hint: the batch at an entry's place must be the one that the entry speaks of. An index found wrong, or
@@ -23,7 +23,7 @@ use super::fs::OpenHow;
 use super::index::{Entry, FileEntries, TimeEntry};
 use super::mmap::Lease;
 use super::scan::{self, Found, Known, Place, Scan};
-use super::segment::{Segment, SegmentError, Slice};
+use super::segment::{Segment, SegmentError, Slice, UNCACHED_BYTES};
 use super::types::{ReadBatches, TimestampedOffset};
 use crate::record::{self, BatchView, RecordView};
 use crate::types::Offset;
@@ -53,7 +53,7 @@ impl<'a> SegmentReader<'a> {
         // Mostly it has all that is read.
         let (window, lease) = (walk.window.clone(), walk.lease.clone());
         let (mut end, mut next_offset) = (begin, offset);
-        loop {
+        while end == begin || walk.is_at_hand() {
             let batch = match walk.batch() {
                 Ok(Some(batch)) => batch,
                 Ok(None) => break,
@@ -80,7 +80,10 @@ impl<'a> SegmentReader<'a> {
         self.segment.note_read(offset, next_offset, end);
         let size_bytes = end - begin;
         let Slice { bytes, lease } = if window.len() as u64 >= size_bytes {
-            Slice { bytes: window.slice(..size_bytes as usize), lease }
+            let bytes = window.slice(..size_bytes as usize);
+            // A part of what was read would hold the memory of all of it, and who asked counts the part.
+            let is_part = !lease.is_of_map() && bytes.len() < window.len() / 8 * 7;
+            Slice { bytes: if is_part { Bytes::copy_from_slice(&bytes) } else { bytes }, lease }
         } else {
             self.segment.slice(begin..end)?
         };
@@ -224,7 +227,7 @@ impl<'a> SegmentReader<'a> {
                 return Err(SegmentError::Damaged(damage));
             }
             let mut misled = false;
-            for (position, due) in self.hints(offset)? {
+            for (position, due) in self.hints(offset, window_bytes)? {
                 let walk = Walk {
                     reader: self,
                     position,
@@ -255,8 +258,15 @@ impl<'a> SegmentReader<'a> {
         }
     }
 
-    /// Places from which `offset` can be found, the nearest first; the start of the segment is the last one.
-    fn hints(self, offset: Offset) -> Result<Vec<(u64, Due)>, SegmentError> {
+    /// Places from which `offset` can be found, the nearest first; the start of the segment is the last one, but for a read
+    /// of `window_bytes` that goes on where one has ended.
+    fn hints(self, offset: Offset, window_bytes: u64) -> Result<Vec<(u64, Due)>, SegmentError> {
+        // By the index, it would begin with a batch that is left out: much, where each read is the disk's.
+        if window_bytes >= UNCACHED_BYTES
+            && let Some(position) = self.segment.read_end(offset)
+        {
+            return Ok(vec![(position, Due::Base(offset))]);
+        }
         let base = self.segment.base();
         let mut hints = vec![(0, Due::Base(base))];
         hints.extend(self.segment.damages().end_before(offset).map(|(at, next)| (at, Due::Base(next))));
@@ -398,6 +408,12 @@ impl Walk<'_> {
         BatchView::parse(&self.window).map(Some).map_err(|error| self.bad(&error.to_string()))
     }
 
+    /// Whether the batch at the present place costs little to look at: it is in the window, or can be had out of a map.
+    fn is_at_hand(&self) -> bool {
+        let is_seen = |size| size <= self.window.len();
+        self.lease.is_of_map() || record::frame_size(&self.window).is_some_and(is_seen)
+    }
+
     fn check(&self, size: usize) -> Result<(), Bad> {
         let batch = BatchView::parse(&self.window).map_err(|error| self.bad(&error.to_string()))?;
         let is_due = match self.due {
@@ -412,7 +428,8 @@ impl Walk<'_> {
         // An index can lead into the middle of a batch, where anything may stand.
         let is_hint = matches!(self.due, Due::Last(_));
         let range = self.position..self.position + size as u64;
-        if is_hint || !self.reader.segment.is_verified(&range) {
+        // What is not of the map has not been checked with its block, which would have to be mapped for it.
+        if is_hint || !self.lease.is_of_map() || !self.reader.segment.is_verified(&range) {
             self.reader.is_right(batch.as_bytes()).map_err(|detail| self.bad(&detail))?;
         }
         Ok(())
@@ -460,7 +477,7 @@ impl Walk<'_> {
             return Err(self.bad("it has vanished"));
         }
         let end = (self.position + bytes.max(self.window_bytes)).min(self.end);
-        let slice = |end: u64| self.reader.segment.slice(self.position..end);
+        let slice = |end: u64| self.reader.segment.window(self.position..end);
         let window = match slice(end) {
             // What is wrong may lie beyond what is needed here.
             Err(_) if needed < end => slice(needed),

@@ -2,10 +2,15 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice, Read, Seek, SeekFrom, Write};
+#[cfg(target_os = "linux")]
+use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+
+#[cfg(target_os = "linux")]
+use bytes::Bytes;
 
 use super::super::mmap::{FileMap, Map};
 use super::{DirEntry, Fs, FsFile, LockOutcome, OpenHow};
@@ -36,6 +41,11 @@ impl Fs for RealFs {
             OpenHow::CreateNew => options.read(true).write(true).create_new(true),
         };
         Ok(Arc::new(RealFile::new(options.open(path)?)))
+    }
+
+    #[cfg(target_os = "linux")]
+    fn read_uncached(&self, path: &Path, range: Range<u64>) -> Option<Bytes> {
+        super::uncached::read(path, range)
     }
 
     fn create_dir(&self, path: &Path) -> io::Result<()> {

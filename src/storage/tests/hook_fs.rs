@@ -52,6 +52,10 @@ pub(super) struct HookFs {
     vanishes_untold: Arc<AtomicU64>,
     /// What the disk cannot read of log files.
     unreadable: Arc<Mutex<Range<u64>>>,
+    /// Maps of log files say that nothing is in memory.
+    is_forgetful: Arc<AtomicBool>,
+    /// So much has been read past the page cache.
+    uncached_bytes: Arc<AtomicU64>,
 }
 
 impl Default for HookFs {
@@ -65,6 +69,8 @@ impl Default for HookFs {
             vanishes_from,
             vanishes_untold: Arc::default(),
             unreadable: Arc::default(),
+            is_forgetful: Arc::default(),
+            uncached_bytes: Arc::default(),
         }
     }
 }
@@ -130,6 +136,16 @@ impl HookFs {
         *self.unreadable.lock() = range;
     }
 
+    /// From now on nothing of log files is in memory.
+    pub(super) fn forget_pages(&self) {
+        self.is_forgetful.store(true, Ordering::Relaxed);
+    }
+
+    /// How much has been read past the page cache.
+    pub(super) fn uncached_bytes(&self) -> u64 {
+        self.uncached_bytes.load(Ordering::Relaxed)
+    }
+
     /// A part of a log file is read.
     fn read(&self, range: &Range<u64>) -> io::Result<()> {
         let unreadable = self.unreadable.lock();
@@ -185,6 +201,12 @@ impl Fs for HookFs {
         }
         let file = RealFs.open(path, how)?;
         Ok(Arc::new(HookFile::new(file, path, self.clone())))
+    }
+    fn read_uncached(&self, path: &Path, range: Range<u64>) -> Option<Bytes> {
+        let mut bytes = vec![0; (range.end - range.start) as usize];
+        self.open(path, OpenHow::Read).and_then(|file| file.read_exact_at(&mut bytes, range.start)).ok()?;
+        self.uncached_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        Some(bytes.into())
     }
     fn create_dir(&self, path: &Path) -> io::Result<()> {
         self.step(Step::CreateDir, path)?;
@@ -310,6 +332,9 @@ impl Map for HookMap {
         Ok(bytes.into())
     }
     fn slice_in_memory(self: Arc<Self>, range: Range<u64>) -> Option<Bytes> {
+        if self.is_log && self.fs.is_forgetful.load(Ordering::Relaxed) {
+            return None;
+        }
         self.slice(range).ok()
     }
     fn has_failed(&self) -> bool {

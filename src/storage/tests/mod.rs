@@ -21,6 +21,7 @@ pub(crate) mod sim_fs;
 mod sim_producer;
 mod simulation;
 mod stepped;
+mod uncached;
 mod vanished;
 mod verify;
 mod writers;
