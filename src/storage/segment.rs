@@ -320,16 +320,13 @@ impl Segment {
 
     /// Whether nobody has read a range to its end since the start.
     fn is_unread(&self, range: &Range<u64>) -> bool {
-        match self.sealed.get() {
-            // A reader comes to a block several times before it is through.
-            Some(Sealed { blocks, .. }) => blocks
-                .get((range.end.saturating_sub(1) / BLOCK_BYTES) as usize)
-                .is_none_or(|block| block.load(Ordering::Relaxed) == UNKNOWN),
-            None => {
-                let checked = self.checked.lock();
-                range.start < checked.start || checked.end < range.end
-            }
-        }
+        let Some(Sealed { blocks, .. }) = self.sealed.get() else {
+            let checked = self.checked.lock();
+            return range.start < checked.start || checked.end < range.end;
+        };
+        // A reader comes to a block several times before it is through.
+        let last = blocks.get((range.end.saturating_sub(1) / BLOCK_BYTES) as usize);
+        last.is_none_or(|block| block.load(Ordering::Relaxed) == UNKNOWN)
     }
 
     /// A range has been read past the page cache.

@@ -49,7 +49,7 @@ fn fill(file: &File, into: &mut [u8], from: u64) -> Option<usize> {
             Err(_) => return None,
         }
         // The next place would not be aligned: the file ends here.
-        if filled as u64 % ALIGN_BYTES != 0 {
+        if !(filled as u64).is_multiple_of(ALIGN_BYTES) {
             break;
         }
     }
@@ -61,7 +61,7 @@ struct Buffer(Vec<u8>);
 
 impl Buffer {
     fn take(bytes: usize) -> Self {
-        if bytes > USUAL_BYTES || bytes < USUAL_BYTES / 8 * 7 {
+        if !(USUAL_BYTES / 8 * 7..=USUAL_BYTES).contains(&bytes) {
             return Self(vec![0; bytes]);
         }
         let spare = SPARE.lock().pop();
