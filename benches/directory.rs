@@ -1,6 +1,8 @@
 //! A data directory for benches that start a store over and over, with its files in the page cache or without.
 
 use std::fs::{self, File};
+use std::hint::black_box;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 
@@ -28,6 +30,16 @@ pub(crate) fn size(name: &str, usual: usize, in_a_test: usize) -> usize {
         Ok(value) => value.parse().expect("a number"),
         Err(_) if std::env::args().any(|argument| argument == "--test") => in_a_test,
         Err(_) => usual,
+    }
+}
+
+/// What a store is put beside: opens files and reads each to its end, as much at a time as `buffer` takes.
+pub(crate) fn read_files(paths: &[PathBuf], buffer: &mut [u8]) {
+    for path in paths {
+        let mut file = File::open(path).expect("a file");
+        while file.read(buffer).expect("a readable file") > 0 {
+            black_box(&*buffer);
+        }
     }
 }
 

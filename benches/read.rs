@@ -16,13 +16,11 @@ mod directory;
 mod interleave;
 
 use std::cell::RefCell;
-use std::fs::File;
 use std::hint::black_box;
-use std::io::Read;
 use std::path::PathBuf;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use directory::{BATCH_BYTES, Directory, READ_BYTES, size, total_bytes};
+use directory::{BATCH_BYTES, Directory, READ_BYTES, read_files, size, total_bytes};
 use interleave::{Contender, compare};
 use sagwan::storage::Store;
 use sagwan::types::Offset;
@@ -102,12 +100,7 @@ impl Contender for FileRead<'_> {
     }
 
     fn work(&mut self) {
-        for path in &self.files {
-            let mut file = File::open(path).expect("a file");
-            while file.read(&mut self.buffer).expect("a readable file") > 0 {
-                black_box(&self.buffer);
-            }
-        }
+        read_files(&self.files, &mut self.buffer);
     }
 }
 

@@ -26,11 +26,11 @@ mod interleave;
 
 use std::fs::{self, File};
 use std::hint::black_box;
-use std::io::{ErrorKind, Read};
+use std::io::ErrorKind;
 use std::path::PathBuf;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use directory::{BATCH_BYTES, Directory, READ_BYTES, entries, size, total_bytes};
+use directory::{BATCH_BYTES, Directory, READ_BYTES, entries, read_files, size, total_bytes};
 use interleave::{Contender, compare};
 use sagwan::storage::{LogHandle, Store};
 use sagwan::types::Offset;
@@ -169,12 +169,7 @@ impl Contender for BareLoop<'_> {
     }
 
     fn work(&mut self) {
-        for path in &self.files {
-            let mut file = File::open(path).expect("a file");
-            while file.read(&mut self.buffer).expect("a readable file") > 0 {
-                black_box(&self.buffer);
-            }
-        }
+        read_files(&self.files, &mut self.buffer);
     }
 }
 

@@ -37,8 +37,8 @@
 //!
 //! 1. [`api::grpc`] turns positions into offsets through the broker, once.
 //! 2. [`broker`] asks the log's tail cache: what was appended last is in memory. Anything older is found by the offset
-//!    index of its segment and lent out of the map without a copy. What is not in memory is read on a blocking thread, the
-//!    first time past the page cache, into memory of the broker's own.
+//!    index of its segment and lent out of the map without a copy. What is not in memory is read on a blocking thread; by
+//!    who takes much at a time, the first time past the page cache, into memory of the broker's own.
 //! 3. At the end of the log the reader waits for the high watermark; nothing polls.
 //! 4. The edge sends the batches as they are stored, or decodes them into records. The transport's copy is the first of
 //!    what comes from a map, and is discarded if a page of it could not be had.
@@ -49,7 +49,7 @@
 //! log-writer-N    storage.writer_threads of them; each owns its logs and alone changes them
 //! log-syncer      syncs groups, publishes, acknowledges
 //! log-upkeep      seals segments, writes checkpoints, deletes
-//! tokio workers   connections and calls; never wait for the disk
+//! tokio workers   connections and calls; never wait for the disk (`grpc.threads`)
 //! tokio blocking  cold reads, costly (de)compression, changes of topics, opening and closing
 //! ```
 //!

@@ -65,9 +65,9 @@ pub enum ServeError {
     /// `--grpc-addr` names no address.
     #[error("--grpc-addr: {0}")]
     Address(String),
-    /// The threads that serve connections cannot be started.
-    #[error("cannot start the threads that serve connections: {0}")]
-    Threads(io::Error),
+    /// The runtime cannot be started.
+    #[error("cannot start the runtime: {0}")]
+    Runtime(io::Error),
     /// Signals cannot be received.
     #[error("cannot listen for signals: {0}")]
     Signals(io::Error),
@@ -91,7 +91,7 @@ pub fn run(args: ServeArgs) -> Result<(), ServeError> {
         .worker_threads(threads)
         .enable_all()
         .build()
-        .map_err(ServeError::Threads)?;
+        .map_err(ServeError::Runtime)?;
     let done = runtime.block_on(serve(config));
     // What has been left behind is not waited for.
     runtime.shutdown_background();

@@ -15,7 +15,7 @@ pub struct GrpcConfig {
     #[serde(deserialize_with = "address")]
     pub addr: SocketAddr,
     /// Threads that serve connections. 0 to 1,024; 0: half as many as there are processors, rounded up, since appending
-    /// and syncing have threads of their own. Heeded by `sagwan serve`; a [`Server`](crate::server::Server) within a
+    /// and syncing have threads of their own; who has many clients on other machines, and processors idle, sets more. Heeded by `sagwan serve`; a [`Server`](crate::server::Server) within a
     /// program runs on that program's. Default: 0.
     pub threads: usize,
     /// The largest message a client may send; refused on its declared length. 64 KiB to 1 GiB. Default: 32 MiB.
@@ -94,8 +94,8 @@ impl Default for GrpcConfig {
 }
 
 impl GrpcConfig {
-    /// The threads that serve connections on this machine: 1 or more. More of them than there are processors to run them
-    /// wake and wait for each other: with two on two processors, beside a client, one stream carried a sixth less.
+    /// The threads that serve connections on this machine: 1 or more. As many as processors leave none to those that
+    /// append, and wake and wait for each other: with two on two, beside a client, one stream carried a sixth less.
     pub(crate) fn threads(&self) -> usize {
         match self.threads {
             0 => std::thread::available_parallelism().map_or(1, |processors| processors.get().div_ceil(2)),
@@ -128,6 +128,12 @@ impl GrpcConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn some_threads_serve_connections_unless_the_settings_say_how_many() {
+        assert!(GrpcConfig::default().threads() >= 1);
+        assert_eq!(GrpcConfig { threads: 5, ..GrpcConfig::default() }.threads(), 5);
+    }
 
     #[test]
     fn an_address_may_be_a_host_name() {

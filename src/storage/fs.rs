@@ -54,8 +54,8 @@ pub trait Fs: Send + Sync + fmt::Debug + 'static {
     /// # Errors
     /// Whatever the file system says.
     fn open(&self, path: &Path, how: OpenHow) -> io::Result<Arc<dyn FsFile>>;
-    /// Reads a range of a file from the disk into memory of its own, and leaves nothing of it in the page cache. `None` where
-    /// that cannot be done: reading it otherwise tells why.
+    /// Reads a range of a file into memory of its own, past the page cache. `None` where that cannot be done: reading it
+    /// otherwise tells why.
     fn read_uncached(&self, _path: &Path, _range: Range<u64>) -> Option<Bytes> {
         None
     }

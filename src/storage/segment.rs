@@ -6,7 +6,7 @@
 //! nobody has read yet, comes past the page cache: see [`Segment::window`].
 
 use std::io;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -91,11 +91,12 @@ const UNKNOWN: u8 = 0;
 const RIGHT: u8 = 1;
 /// Its checksum is wrong.
 const WRONG: u8 = 2;
-/// It has been read once, past the page cache, and its checksum was not asked.
+/// Some of it has been read past the page cache, and its checksum was not asked.
 const PASSED: u8 = 3;
 
-/// Less is not worth reading past the page cache: a reader that takes little at a time needs what the kernel reads ahead.
-pub(super) const UNCACHED_BYTES: u64 = 256 << 10;
+/// What may be read past the page cache at a time. Of less, the next read would come to the same block; more would be too
+/// much memory, and hold a file permit too long.
+pub(super) const UNCACHED_BYTES: RangeInclusive<u64> = BLOCK_BYTES..=8 * BLOCK_BYTES;
 
 /// The maps of a segment in use.
 #[derive(Debug)]
@@ -298,10 +299,11 @@ impl Segment {
         Ok(Slice { bytes, lease: Lease::of(&open.log) })
     }
 
-    /// The same for who checks each batch in it. What nobody has read since the start, and is not in memory, comes past the
-    /// page cache: mostly it is not read again, and would only take the place of what is. What is read again stays.
+    /// As [`Segment::slice`], for who checks each batch in it. Of a sealed segment, what nobody has read since the start and
+    /// is not in memory comes past the page cache: mostly it is not read again, and would only take the place of what is.
+    /// What is read again stays. The newest segment is not read so: its writer would wait for each such read.
     pub(super) fn window(self: &Arc<Self>, range: Range<u64>) -> Result<Slice, SegmentError> {
-        let is_long = range.end - range.start >= UNCACHED_BYTES;
+        let is_long = UNCACHED_BYTES.contains(&(range.end - range.start));
         if is_long && self.is_unread(&range) && !self.is_in_memory(&range)? {
             let permit = self.pool.permit();
             let read = self.fs.read_uncached(&self.log_path(), range.clone());
@@ -318,28 +320,24 @@ impl Segment {
         Ok(Arc::clone(&self.open(range.end)?.log).slice_in_memory(range.clone()).is_some())
     }
 
-    /// Whether nobody has read a range to its end since the start.
+    /// Whether nobody has come to the last block of a range since the segment was sealed, or the start.
     fn is_unread(&self, range: &Range<u64>) -> bool {
-        let Some(Sealed { blocks, .. }) = self.sealed.get() else {
-            let checked = self.checked.lock();
-            return range.start < checked.start || checked.end < range.end;
-        };
-        // A reader comes to a block several times before it is through.
+        let Some(Sealed { blocks, .. }) = self.sealed.get() else { return false };
         let last = blocks.get((range.end.saturating_sub(1) / BLOCK_BYTES) as usize);
-        last.is_none_or(|block| block.load(Ordering::Relaxed) == UNKNOWN)
+        last.is_some_and(|block| block.load(Ordering::Relaxed) == UNKNOWN)
     }
 
     /// A range has been read past the page cache.
     fn note_passed(&self, range: &Range<u64>) {
-        let Some(Sealed { seal, blocks }) = self.sealed.get() else { return };
-        let end = if range.end == seal.len { blocks.len() as u64 } else { range.end / BLOCK_BYTES };
-        for block in blocks.iter().take(end as usize).skip((range.start / BLOCK_BYTES) as usize) {
+        let Some(Sealed { blocks, .. }) = self.sealed.get() else { return };
+        let end = range.end.div_ceil(BLOCK_BYTES) as usize;
+        for block in blocks.iter().take(end).skip((range.start / BLOCK_BYTES) as usize) {
             // What is known of it otherwise is more.
             let _ = block.compare_exchange(UNKNOWN, PASSED, Ordering::Relaxed, Ordering::Relaxed);
         }
     }
 
-    /// The same without waiting for the disk: `None` where the range is not mapped, or not all in memory.
+    /// As [`Segment::slice`], without waiting for the disk: `None` where the range is not mapped, or not all in memory.
     pub(super) fn slice_in_memory(self: &Arc<Self>, range: Range<u64>) -> Option<Slice> {
         let open = self.open_now()?;
         let bytes = Arc::clone(&open.log).slice_in_memory(range.clone())?;

@@ -2,8 +2,8 @@
 //!
 //! Nothing is handed out unchecked. In a sealed segment the checksum of each block is computed at its first use since
 //! the start, and what lies in right blocks is right. Elsewhere, in blocks with a wrong checksum, and in what has come
-//! past the page cache, each batch is checked on its own. Where one is bad, a scan of the file finds the limits of the damage; they are remembered, and
-//! reads of it fail from then on without looking.
+//! past the page cache, each batch is checked on its own. Where one is bad, a scan of the file finds the limits of the
+//! damage; they are remembered, and reads of it fail from then on without looking.
 //!
 //! An index is a hint: the batch at an entry's place must be the one that the entry speaks of. An index found wrong, or
 //! short of an entry, is noted, and made anew by [`super::index_repair`].
@@ -30,6 +30,8 @@ use crate::types::Offset;
 
 /// The least that is looked at at a time while batches are skipped.
 const WINDOW_BYTES: u64 = 64 << 10;
+/// Of memory that is held for an answer, at most one part in so many is something else: it is counted by the answer.
+const MOST_SLACK: usize = 8;
 
 /// A segment of a log, to be read from.
 #[derive(Debug, Clone, Copy)]
@@ -51,7 +53,7 @@ impl<'a> SegmentReader<'a> {
         let Some(mut walk) = self.find(offset, max_bytes.max(WINDOW_BYTES))? else { return Ok(None) };
         let begin = walk.position;
         // Mostly it has all that is read.
-        let (window, lease) = (walk.window.clone(), walk.lease.clone());
+        let (window, lease, looked_at) = (walk.window.clone(), walk.lease.clone(), walk.looked_at);
         let (mut end, mut next_offset) = (begin, offset);
         while end == begin || walk.is_at_hand() {
             let batch = match walk.batch() {
@@ -81,8 +83,7 @@ impl<'a> SegmentReader<'a> {
         let size_bytes = end - begin;
         let Slice { bytes, lease } = if window.len() as u64 >= size_bytes {
             let bytes = window.slice(..size_bytes as usize);
-            // A part of what was read would hold the memory of all of it, and who asked counts the part.
-            let is_part = !lease.is_of_map() && bytes.len() < window.len() / 8 * 7;
+            let is_part = !lease.is_of_map() && bytes.len() < looked_at - looked_at / MOST_SLACK;
             Slice { bytes: if is_part { Bytes::copy_from_slice(&bytes) } else { bytes }, lease }
         } else {
             self.segment.slice(begin..end)?
@@ -236,6 +237,7 @@ impl<'a> SegmentReader<'a> {
                     window_bytes,
                     window: Bytes::new(),
                     lease: Lease::default(),
+                    looked_at: 0,
                     checked: false,
                 };
                 match walk.find(offset) {
@@ -262,7 +264,7 @@ impl<'a> SegmentReader<'a> {
     /// of `window_bytes` that goes on where one has ended.
     fn hints(self, offset: Offset, window_bytes: u64) -> Result<Vec<(u64, Due)>, SegmentError> {
         // By the index, it would begin with a batch that is left out: much, where each read is the disk's.
-        if window_bytes >= UNCACHED_BYTES
+        if UNCACHED_BYTES.contains(&window_bytes)
             && let Some(position) = self.segment.read_end(offset)
         {
             return Ok(vec![(position, Due::Base(offset))]);
@@ -383,6 +385,8 @@ struct Walk<'a> {
     window: Bytes,
     /// Of the window.
     lease: Lease,
+    /// What the window was when it was got, in bytes.
+    looked_at: usize,
     /// The batch at `position` has been checked.
     checked: bool,
 }
@@ -477,7 +481,12 @@ impl Walk<'_> {
             return Err(self.bad("it has vanished"));
         }
         let end = (self.position + bytes.max(self.window_bytes)).min(self.end);
-        let slice = |end: u64| self.reader.segment.window(self.position..end);
+        // A read that has begun in the map goes on in it: what is handed out of it must have been looked at there.
+        let is_mapped = self.lease.is_of_map();
+        let slice = |end: u64| match self.reader.segment {
+            segment if is_mapped => segment.slice(self.position..end),
+            segment => segment.window(self.position..end),
+        };
         let window = match slice(end) {
             // What is wrong may lie beyond what is needed here.
             Err(_) if needed < end => slice(needed),
@@ -488,6 +497,7 @@ impl Walk<'_> {
             bad.error = Some(error);
             bad
         })?;
+        self.looked_at = bytes.len();
         (self.window, self.lease) = (bytes, lease);
         Ok(())
     }

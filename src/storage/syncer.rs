@@ -15,6 +15,8 @@ const FEW: usize = 4;
 /// `auto` tries the other way, in case the neighbours have changed, once the better one has taken so many times as long as
 /// that is going to: trying costs about one part in so many.
 const TRY_OTHER_AFTER: u32 = 64;
+/// What a try is expected to take at most. A neighbour may have made it slower once, and be gone.
+const LONGEST_TRY: Duration = Duration::from_secs(1);
 
 /// Syncs groups of files of one data directory.
 #[derive(Debug)]
@@ -38,7 +40,7 @@ struct Costs {
     per_file: Option<Duration>,
     /// Of `syncfs`.
     whole: Option<Duration>,
-    /// Of all groups of many files since the dearer way was tried.
+    /// What all groups of many files have taken since the dearer way was tried; zero while it is being tried.
     since_try: Duration,
 }
 
@@ -52,7 +54,7 @@ impl Costs {
             return self.per_file.is_some();
         };
         let each = per_file.saturating_mul(files as u32);
-        let is_try = self.since_try >= each.max(whole).saturating_mul(TRY_OTHER_AFTER);
+        let is_try = self.since_try >= each.max(whole).min(LONGEST_TRY) * TRY_OTHER_AFTER;
         if is_try {
             self.since_try = Duration::ZERO;
         }
@@ -64,10 +66,13 @@ impl Costs {
         if files <= FEW {
             return;
         }
+        let is_try = self.since_try.is_zero();
         self.since_try += took;
         let (cost, took) =
             if syncfs { (&mut self.whole, took) } else { (&mut self.per_file, took / files as u32) };
-        *cost = Some(cost.map_or(took, |before| (before * 7 + took) / 8));
+        // What is tried once in a while is told by that try alone.
+        let before = cost.filter(|_| !is_try);
+        *cost = Some(before.map_or(took, |before| (before * 7 + took) / 8));
     }
 }
 
@@ -188,5 +193,21 @@ mod tests {
             }
             assert_eq!((cheaper, dearer), (6490, 10), "{each_ms} and {whole_ms} ms");
         }
+    }
+
+    #[test]
+    fn the_better_way_is_found_again_when_a_neighbour_has_gone() {
+        let mut costs = Costs::default();
+        costs.measured(false, 100, Duration::from_millis(100));
+        costs.measured(true, 100, Duration::from_mins(1));
+        let mut syncing = Duration::ZERO;
+        while !costs.choose_syncfs(100) {
+            let took = Duration::from_millis(100);
+            costs.measured(false, 100, took);
+            syncing += took;
+        }
+        costs.measured(true, 100, Duration::from_millis(1));
+        assert!(costs.choose_syncfs(100), "one try tells");
+        assert!(syncing <= LONGEST_TRY * (TRY_OTHER_AFTER + 1), "{syncing:?}");
     }
 }

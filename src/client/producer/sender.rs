@@ -194,15 +194,16 @@ impl Sender {
         }
     }
 
-    /// An answer, and those that have come with it: what follows looks at every partition.
+    /// An answer, and those that have come with it: what follows looks at every partition, and with thousands of them that
+    /// was all it did.
     fn on_answers(&mut self, first: Result<Option<proto::ProduceStreamResponse>, Status>) {
-        let mut next = Some(first);
-        while let Some(answer) = next {
+        // Whatever a broker sends, the others have their turn.
+        let more = self.in_flight.len();
+        self.on_answer(first);
+        for _ in 1..more {
+            let Some(stream) = &mut self.stream else { return };
+            let Some(answer) = stream.answers.message().now_or_never() else { return };
             self.on_answer(answer);
-            next = match &mut self.stream {
-                Some(stream) if !self.in_flight.is_empty() => stream.answers.message().now_or_never(),
-                _ => None,
-            };
         }
     }
 

@@ -1,4 +1,4 @@
-//! The machine's file system. What only Linux has stays in this file, with a portable way beside it.
+//! The machine's file system. What only Linux has stays here and in `uncached`, with a portable way beside it.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice, Read, Seek, SeekFrom, Write};
