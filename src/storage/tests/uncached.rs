@@ -88,7 +88,7 @@ fn what_is_left_out_before_a_read_does_not_stay_with_it() {
     let open = fixture.create();
     for _ in 0..6 {
         open.append(batch(0, 900, 1_000)).unwrap();
-        open.fill(10, 1_000);
+        open.fill(14, 1_000);
     }
     open.close();
     fs.forget_pages();
