@@ -38,6 +38,7 @@ mod error;
 mod header;
 mod key_hash;
 mod patch;
+mod plain;
 mod recompress;
 mod records;
 

@@ -3,6 +3,7 @@
 use std::iter::FusedIterator;
 
 use super::error::{BatchError, CorruptBatch, RecordFault};
+use super::plain::plain;
 use super::varint::Cursor;
 use crate::types::Offset;
 
@@ -15,6 +16,14 @@ pub(super) struct RecordsHeader {
     /// The timestamp of them all, under log-append time.
     pub(super) log_append_time_ms: Option<i64>,
     pub(super) count: u32,
+}
+
+impl RecordsHeader {
+    /// Of the record with this delta, if 64 bits hold it.
+    #[inline]
+    fn timestamp_ms(&self, delta: i64) -> Option<i64> {
+        self.log_append_time_ms.or_else(|| self.base_timestamp.checked_add(delta))
+    }
 }
 
 /// The records of a batch in their order; ends after the first error.
@@ -33,6 +42,36 @@ pub struct Records<'a> {
 impl<'a> Records<'a> {
     pub(super) fn new(header: RecordsHeader, unpacked: &'a [u8]) -> Self {
         Self { header, cursor: Cursor::new(unpacked), index: 0, next_delta: 0, done: false }
+    }
+
+    /// The next record as [`Iterator::next`] checks it, of which nothing is wanted but its offset delta and its timestamp.
+    #[inline]
+    pub(super) fn next_place(&mut self) -> Option<Result<(i64, i64), BatchError>> {
+        match self.next_plain() {
+            Some(place) => Some(Ok(place)),
+            None => {
+                let record = self.next()?;
+                // One past the record's.
+                Some(record.map(|record| (self.next_delta - 1, record.timestamp_ms)))
+            }
+        }
+    }
+
+    /// Passes over the next record, if it is one that [`plain`] tells, and in its place.
+    #[inline]
+    fn next_plain(&mut self) -> Option<(i64, i64)> {
+        if self.done || self.index == self.header.count {
+            return None;
+        }
+        let plain = plain(self.cursor.rest())?;
+        if !(self.next_delta..=i64::from(self.header.last_offset_delta)).contains(&plain.offset_delta) {
+            return None;
+        }
+        let timestamp_ms = self.header.timestamp_ms(plain.timestamp_delta)?;
+        self.cursor.take(plain.size_bytes).ok()?;
+        self.next_delta = plain.offset_delta + 1;
+        self.index += 1;
+        Some((plain.offset_delta, timestamp_ms))
     }
 
     /// Inlined where records are walked, so that what is not looked at costs nothing.
@@ -59,9 +98,7 @@ impl<'a> Records<'a> {
             return Err(RecordFault::OffsetDelta { found: offset_delta, expected: self.next_delta });
         }
         self.next_delta = offset_delta + 1;
-        let of_record = || self.header.base_timestamp.checked_add(timestamp_delta);
-        let timestamp_ms =
-            self.header.log_append_time_ms.or_else(of_record).ok_or(RecordFault::TimestampRange)?;
+        let timestamp_ms = self.header.timestamp_ms(timestamp_delta).ok_or(RecordFault::TimestampRange)?;
         let offset = Offset::clamped(self.header.base_offset.saturating_add(offset_delta));
         Ok(RecordView { offset, timestamp_ms, key, value, headers, header_count })
     }

@@ -141,18 +141,19 @@ fn check_not_negative(timestamp_ms: i64) -> Result<(), InvalidBatch> {
 
 /// Walks the records: each well formed, their offsets consecutive, and the header's maximum timestamp theirs.
 fn check_records(batch: &BatchView<'_>, rules: &ValidationRules) -> Result<(), BatchError> {
-    let base_offset = batch.base_offset().get();
     let mut scratch = Vec::new();
+    let mut records = batch.records(&mut scratch, rules.max_decompressed_bytes)?;
     let mut records_ms = NO_TIMESTAMP;
-    for (index, record) in (0_u32..).zip(batch.records(&mut scratch, rules.max_decompressed_bytes)?) {
-        let record = record?;
-        let found = record.offset.get() - base_offset;
+    let mut index = 0_u32;
+    while let Some(place) = records.next_place() {
+        let (found, timestamp_ms) = place?;
         if found != i64::from(index) {
             let fault = RecordFault::OffsetDelta { found, expected: i64::from(index) };
             return Err(CorruptBatch::Record { index, fault }.into());
         }
-        check_not_negative(record.timestamp_ms)?;
-        records_ms = records_ms.max(record.timestamp_ms);
+        check_not_negative(timestamp_ms)?;
+        records_ms = records_ms.max(timestamp_ms);
+        index += 1;
     }
     let header_ms = batch.max_timestamp();
     if header_ms != records_ms {

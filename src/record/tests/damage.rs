@@ -10,10 +10,23 @@ use proptest::prelude::*;
 use super::{MIB, any_codec, any_records, beside_the_source, build, lenient, read_all, with_payload};
 use crate::record::header::{self, HEADER_BYTES};
 use crate::record::{
-    BatchError, BatchView, Codec, ValidationRules, batches, frame_size, recompress, set_log_append_time,
-    set_position, validate,
+    BatchError, BatchView, Codec, Records, ValidationRules, batches, frame_size, recompress,
+    set_log_append_time, set_position, validate,
 };
 use crate::types::{LeaderEpoch, Offset};
+
+/// Walking records for their places alone finds what reading them finds, the first fault included.
+fn same_places(batch: &BatchView<'_>, records: Records<'_>) {
+    let mut hurried = records.clone();
+    let base = batch.base_offset().get();
+    for record in records {
+        let place = record.map(|record| (record.offset.get() - base, record.timestamp_ms));
+        // Offsets beyond the last there is are told apart by their deltas only.
+        if base <= i64::MAX - i64::from(i32::MAX) {
+            assert_eq!(hurried.next_place(), Some(place));
+        }
+    }
+}
 
 /// Calls everything that takes bytes; what it accepts must read to its end.
 fn drive(bytes: &[u8]) {
@@ -32,6 +45,7 @@ fn drive(bytes: &[u8]) {
         let _ = batch.next_offset();
         let mut scratch = Vec::new();
         if let Ok(records) = batch.records(&mut scratch, MIB) {
+            same_places(&batch, records.clone());
             for record in records.flatten() {
                 assert_eq!(record.headers().count(), record.header_count());
             }
