@@ -111,6 +111,9 @@ const OF_SERVICE: Measure = Measure::Throughput(Contender::Service);
 const OF_ONE_PARTITION: Measure = Measure::Throughput(Contender::OnePartition);
 const OF_READS: Measure = Measure::Throughput(Contender::Reads);
 const OF_SYNCS: Measure = Measure::Acks(Contender::Writes(Manner { files: 1_000, ..SYNC_EACH }));
+/// With as many requests under way as a broker takes from a stream (`grpc.produce_stream_in_flight`): a throughput is not to
+/// be told by how many the load lets there be.
+const ONE_STREAM: &str = "produce --in-flight 256";
 /// One record of 1 KiB at a time.
 const ONE_AT_A_TIME: &str = "produce --mode records --unary --batch-records 1 --record-size 1KiB";
 
@@ -120,13 +123,17 @@ pub(super) const LOADS: [Load; 12] = [
         number: 1,
         parts: &[Part::of(
             "one produce stream, 64 KiB batches of 100-byte records, fsync",
-            "produce",
+            ONE_STREAM,
             &[(OF_SERVICE, Target::AtLeast(0.75))],
         )],
     },
     Load {
         number: 2,
-        parts: &[Part::of("the same, os", "produce --durability os", &[(OF_SERVICE, Target::AtLeast(0.85))])],
+        parts: &[Part::of(
+            "the same, os",
+            "produce --in-flight 256 --durability os",
+            &[(OF_SERVICE, Target::AtLeast(0.85))],
+        )],
     },
     Load {
         number: 3,
@@ -173,12 +180,12 @@ pub(super) const LOADS: [Load; 12] = [
         parts: &[
             Part::of(
                 "load 1 over 100 partitions",
-                "produce --partitions 100",
+                "produce --in-flight 256 --partitions 100",
                 &[(OF_ONE_PARTITION, Target::AtLeast(0.7))],
             ),
             Part::of(
                 "load 1 over 1,000 partitions",
-                "produce --partitions 1000",
+                "produce --in-flight 256 --partitions 1000",
                 &[(OF_ONE_PARTITION, Target::AtLeast(0.7))],
             ),
         ],

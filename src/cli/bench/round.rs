@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::MissedTickBehavior;
 
 use super::args::{Durability, Workload};
@@ -27,7 +27,7 @@ use super::process::Process;
 use super::producer::Producer;
 use super::sample::{self, Sample, Samples};
 use super::topics::Topics;
-use super::warm::WarmReader;
+use super::warm::{Apart, WarmReader};
 use crate::cli::connection;
 use crate::cli::failure::Failure;
 use crate::client::Client;
@@ -227,12 +227,14 @@ async fn act(
         }
     }
     let mut warm_readers = Vec::new();
+    let apart = Apart::new()?;
     if let Some(warm) = cast.warm {
-        for number in 0..plan.warm_readers as usize {
-            let client = connection::connect(cast.subject.url).await?;
-            let mut reader = WarmReader::new(number, plan, client, &warm.topics, &warm.acknowledged)?;
-            reader.warm_up().await?;
-            warm_readers.push(reader);
+        let readers = plan.warm_readers as usize;
+        for number in 0..readers {
+            let (topics, ends) = (Arc::clone(&warm.topics), Arc::clone(&warm.acknowledged.ends));
+            let url = cast.subject.url.to_owned();
+            let reader = WarmReader::warmed_up((number, readers), url, topics, ends);
+            warm_readers.push(apart.handle.spawn(reader).await.map_err(died)??);
         }
     }
     // A broker that ran before the benchmark is left as it is.
@@ -256,7 +258,8 @@ async fn act(
     }
     for reader in warm_readers {
         let gauges = Arc::clone(&gauges);
-        playing.spawn(async move { reader.run(gauges).await.map(|()| Done::WarmReader) });
+        let reading = async move { reader.run(gauges).await.map(|()| Done::WarmReader) };
+        playing.spawn_on(reading, &apart.handle);
     }
     let mut watching = Watching::new(stage, &cast, Arc::clone(&gauges));
     let mut acknowledged = None;
@@ -267,7 +270,7 @@ async fn act(
             trouble = watching.run() => return Err(trouble),
         };
         let Some(done) = done else { break };
-        match done.map_err(|error| Failure::Failed(format!("a worker died: {error}")))?? {
+        match done.map_err(died)?? {
             Done::Consumer(records) => verified_records += records,
             Done::WarmReader => {}
             Done::Producer(number, chain) => {
@@ -309,6 +312,10 @@ async fn act(
         ));
     }
     Ok(Acted { gauges, samples, acknowledged, verified_records, notes })
+}
+
+fn died(error: JoinError) -> Failure {
+    Failure::Failed(format!("a worker died: {error}"))
 }
 
 fn meetings(plan: &Plan, topics: Option<&Arc<Topics>>) -> Meetings {

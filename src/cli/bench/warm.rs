@@ -5,15 +5,46 @@
 
 use std::sync::Arc;
 
-use super::consumer::Acknowledged;
+use tokio::runtime::{Builder, Handle, Runtime};
+
 use super::gauges::Gauges;
 use super::pacer::Pacer;
-use super::plan::{Plan, WARM_FETCH_BYTES, WARM_FETCHES_PER_S};
+use super::plan::{WARM_FETCH_BYTES, WARM_FETCHES_PER_S};
 use super::schedule::Schedule;
 use super::topics::Topics;
+use crate::cli::connection;
 use crate::cli::failure::Failure;
 use crate::client::{Client, Error};
 use crate::proto;
+
+/// A thread of its own for all warm readers: they are programs of their own, which wait for the broker and not for what the
+/// cold reader makes of what it has read.
+#[derive(Debug)]
+pub(super) struct Apart {
+    /// Where to spawn what is to run there.
+    pub(super) handle: Handle,
+    /// Until it is dropped.
+    runtime: Option<Runtime>,
+}
+
+impl Apart {
+    /// # Errors
+    /// When no thread can be had.
+    pub(super) fn new() -> Result<Self, Failure> {
+        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        let runtime = runtime.map_err(|error| Failure::io("cannot start a thread", error))?;
+        Ok(Self { handle: runtime.handle().clone(), runtime: Some(runtime) })
+    }
+}
+
+/// Nothing waits for it: it may be dropped where nothing may block.
+impl Drop for Apart {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
 
 /// One reader, connected.
 #[derive(Debug)]
@@ -29,39 +60,25 @@ pub(super) struct WarmReader {
 }
 
 impl WarmReader {
-    /// Number `number` of those that the plan has, for what was acknowledged in `topics`.
+    /// Number `number` of `readers`, connected to the broker at `url`, once it has read all that was acknowledged in
+    /// `topics`: so that it is in memory.
     ///
     /// # Errors
-    /// When no timer can be made.
-    pub(super) fn new(
-        number: usize,
-        plan: &Plan,
-        client: Client,
-        topics: &Arc<Topics>,
-        acknowledged: &Acknowledged,
+    /// When no timer can be made; what cannot be read.
+    pub(super) async fn warmed_up(
+        (number, readers): (usize, usize),
+        url: String,
+        topics: Arc<Topics>,
+        ends: Arc<[i64]>,
     ) -> Result<Self, Failure> {
+        let client = connection::connect(&url).await?;
         let pacer = Pacer::new().map_err(|error| Failure::io("cannot make a timer", error))?;
-        Ok(Self {
-            number,
-            readers: plan.warm_readers as usize,
-            client,
-            topics: Arc::clone(topics),
-            ends: Arc::clone(&acknowledged.ends),
-            pacer,
-            at: (0, 0),
-        })
-    }
-
-    /// Reads all there is, once, so that it is in memory.
-    ///
-    /// # Errors
-    /// What cannot be read.
-    pub(super) async fn warm_up(&mut self) -> Result<(), Failure> {
-        self.fetch().await?;
-        while self.at != (0, 0) {
-            self.fetch().await?;
+        let mut reader = Self { number, readers, client, topics, ends, pacer, at: (0, 0) };
+        reader.fetch().await?;
+        while reader.at != (0, 0) {
+            reader.fetch().await?;
         }
-        Ok(())
+        Ok(reader)
     }
 
     /// Fetches at its rate until the course of the round ends.
