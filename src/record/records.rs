@@ -47,14 +47,12 @@ impl<'a> Records<'a> {
     /// The next record as [`Iterator::next`] checks it, of which nothing is wanted but its offset delta and its timestamp.
     #[inline]
     pub(super) fn next_place(&mut self) -> Option<Result<(i64, i64), BatchError>> {
-        match self.next_plain() {
-            Some(place) => Some(Ok(place)),
-            None => {
-                let record = self.next()?;
-                // One past the record's.
-                Some(record.map(|record| (self.next_delta - 1, record.timestamp_ms)))
-            }
+        if let Some(place) = self.next_plain() {
+            return Some(Ok(place));
         }
+        let record = self.next()?;
+        // The next one's least is one past the record's.
+        Some(record.map(|record| (self.next_delta - 1, record.timestamp_ms)))
     }
 
     /// Passes over the next record, if it is one that [`plain`] tells, and in its place.

@@ -234,7 +234,7 @@ async fn act(
             let (topics, ends) = (Arc::clone(&warm.topics), Arc::clone(&warm.acknowledged.ends));
             let url = cast.subject.url.to_owned();
             let reader = WarmReader::warmed_up((number, readers), url, topics, ends);
-            warm_readers.push(apart.handle.spawn(reader).await.map_err(died)??);
+            warm_readers.push(apart.handle.spawn(reader).await.map_err(|error| died(&error))??);
         }
     }
     // A broker that ran before the benchmark is left as it is.
@@ -270,7 +270,7 @@ async fn act(
             trouble = watching.run() => return Err(trouble),
         };
         let Some(done) = done else { break };
-        match done.map_err(died)?? {
+        match done.map_err(|error| died(&error))?? {
             Done::Consumer(records) => verified_records += records,
             Done::WarmReader => {}
             Done::Producer(number, chain) => {
@@ -314,7 +314,7 @@ async fn act(
     Ok(Acted { gauges, samples, acknowledged, verified_records, notes })
 }
 
-fn died(error: JoinError) -> Failure {
+fn died(error: &JoinError) -> Failure {
     Failure::Failed(format!("a worker died: {error}"))
 }
 
