@@ -14,8 +14,8 @@ readonly record_s=5
 
 load_of() {
     case "$1" in
-        produce-fsync) echo "produce" ;;
-        produce-os) echo "produce --durability os" ;;
+        produce-fsync) echo "produce --in-flight 256" ;;
+        produce-os) echo "produce --in-flight 256 --durability os" ;;
         earliest) echo "earliest --backlog 512MiB" ;;
         *) echo "no load $1: use produce-fsync, produce-os or earliest" >&2; return 1 ;;
     esac

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::MissedTickBehavior;
@@ -227,14 +228,15 @@ async fn act(
         }
     }
     let mut warm_readers = Vec::new();
-    let apart = Apart::new()?;
+    let apart = cast.warm.map(|_| Apart::new()).transpose()?;
+    let place = apart.as_ref().map_or_else(Handle::current, |apart| apart.handle.clone());
     if let Some(warm) = cast.warm {
         let readers = plan.warm_readers as usize;
         for number in 0..readers {
             let (topics, ends) = (Arc::clone(&warm.topics), Arc::clone(&warm.acknowledged.ends));
             let url = cast.subject.url.to_owned();
             let reader = WarmReader::warmed_up((number, readers), url, topics, ends);
-            warm_readers.push(apart.handle.spawn(reader).await.map_err(|error| died(&error))??);
+            warm_readers.push(place.spawn(reader).await.map_err(|error| died(&error))??);
         }
     }
     // A broker that ran before the benchmark is left as it is.
@@ -259,7 +261,7 @@ async fn act(
     for reader in warm_readers {
         let gauges = Arc::clone(&gauges);
         let reading = async move { reader.run(gauges).await.map(|()| Done::WarmReader) };
-        playing.spawn_on(reading, &apart.handle);
+        playing.spawn_on(reading, &place);
     }
     let mut watching = Watching::new(stage, &cast, Arc::clone(&gauges));
     let mut acknowledged = None;
